@@ -1,0 +1,1 @@
+"""The command ``zcat``: the only place where everything is put together."""

@@ -1,0 +1,1 @@
+"""The REST API of a subscriber, on Falcon under waitress."""

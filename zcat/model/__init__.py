@@ -1,0 +1,1 @@
+"""What zcat speaks of: datasets, roots, chunks, selections. Pure values and arithmetic; no input, no output."""

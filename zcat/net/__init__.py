@@ -1,0 +1,1 @@
+"""Sockets, the loop that owns them, and the one door into it."""
