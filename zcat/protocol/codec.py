@@ -90,7 +90,7 @@ def from_plain(cls: type[T], plain: Any, **given: Any) -> T:
     Raises:
         BadMessage: the message names the field, what was wanted and what came.
     """
-    return typing.cast(T, _dataclass_reader(cls)(plain, cls.__name__, **given))
+    return typing.cast(T, _dataclass_reader(typing.cast(Any, cls))(plain, cls.__name__, **given))
 
 
 @functools.cache
