@@ -124,6 +124,10 @@ class Lookup:
     bodies: ClassVar[str | None] = None
     root: str | None = None
     """None: all roots."""
+    after: tuple[str, ...] | None = None
+    """Go on after this (root, owner): what a `Listing` gave as its ``next``."""
+    after: str = ""
+    """Begin behind this one: the `Listing.next` of the part before."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,8 +150,11 @@ class Listing:
     broker: str
     incarnation: int
     seq: int
+    """Changes up to this one are contained in this part; a later part may contain more."""
+    next: str | None = None
+    """Ask again with ``after`` this; absent on the last part."""
     pages: tuple[Buffer, ...] = ()
-    """Each a msgpack array of `ListedClaim`; see `paged` and `unpaged`."""
+    """Each a msgpack array of `ListedClaim`, in order of root and owner; see `paged` and `unpaged`."""
 
 
 # -- to a peer: a publisher, or a subscriber that shares its cache -----------------------------------
@@ -268,6 +275,32 @@ class Chunks:
 
 
 @dataclass(frozen=True, slots=True)
+class Sizes:
+    """The compressed size of every chunk of one lineage. Answered by `SizesReply`, or `Failed` ``not-readable``.
+
+    Known without reading the chunks for native datasets only; whoever assembles a whole frame can then say
+    how long it will be before the first chunk is there.
+    """
+
+    verb: ClassVar[str] = "sizes"
+    bodies: ClassVar[str | None] = None
+    root: str
+    path: str
+    lineage: str
+
+
+@dataclass(frozen=True, slots=True)
+class SizesReply:
+    """Compressed sizes, in order of chunk number."""
+
+    verb: ClassVar[str] = "sizes-reply"
+    bodies: ClassVar[str | None] = "sizes"
+    lineage: str
+    sizes: tuple[Buffer, ...] = ()
+    """One frame: an int32, little-endian, for each chunk."""
+
+
+@dataclass(frozen=True, slots=True)
 class ChunkReply:
     """One compressed chunk."""
 
@@ -300,7 +333,7 @@ MESSAGES: dict[str, type[Any]] = {
     cls.verb: cls
     for cls in (
         Ping, Pong, Failed, Announce, Renew, Granted, Lookup, Listing, Tree, TreePage, Events, Changes, Info,
-        InfoReply, Chunks, ChunkReply, DirectoryChanged,
+        InfoReply, Sizes, SizesReply, Chunks, ChunkReply, DirectoryChanged,
     )
 }  # fmt: skip
 
@@ -360,11 +393,19 @@ def paged(items: Iterable[Any], page_bytes_max: int = CONTROL_FRAME_BYTES_MAX) -
     Raises:
         BadMessage: one item alone is larger.
     """
+    return paged_packed((pack(to_plain(item)) for item in items), page_bytes_max)
+
+
+def paged_packed(items: Iterable[bytes], page_bytes_max: int = CONTROL_FRAME_BYTES_MAX) -> list[bytes]:
+    """Like `paged`, of items that are msgpack already.
+
+    Raises:
+        BadMessage: one item alone is larger.
+    """
     pages: list[bytes] = []
     held: list[bytes] = []
     size = 0
-    for item in items:
-        packed = pack(to_plain(item))
+    for packed in items:
         if len(packed) + 5 > page_bytes_max:
             raise BadMessage(f"an item of {len(packed)} bytes does not fit a page of {page_bytes_max}")
         if size + len(packed) + 5 > page_bytes_max:
