@@ -1,0 +1,154 @@
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from zcat.errors import Busy
+from zcat.protocol.serving import Job, Serving, ServingLimits
+
+
+def jobs(peer, *wanted, bulk=False):
+    return [Job(peer, 1, one, bulk) for one in wanted]
+
+
+def serving(**limits):
+    return Serving(ServingLimits(**{"working_max": 1000, **limits}))
+
+
+def served(machine, nbytes=1):
+    """Do all that may be done now; give what was asked for, in the order of doing."""
+    order = []
+    while (job := machine.next()) is not None:
+        machine.done(job, nbytes)
+        order.append(job.wanted)
+    return order
+
+
+def test_peers_take_turns():
+    machine = serving()
+    machine.submit(jobs(b"a", "a1", "a2", "a3"))
+    machine.submit(jobs(b"b", "b1"))
+    machine.submit(jobs(b"c", "c1", "c2"))
+
+    assert served(machine) == ["a1", "b1", "c1", "a2", "c2", "a3"]
+
+
+def test_what_somebody_waits_for_goes_before_a_copy():
+    machine = serving()
+    machine.submit(jobs(b"a", "copy 1", "copy 2", bulk=True))
+    machine.submit(jobs(b"a", "a1"))
+    machine.submit(jobs(b"b", "b1"))
+
+    assert served(machine) == ["a1", "b1", "copy 1", "copy 2"]
+
+
+def test_a_stopped_reader_holds_so_many_bytes_and_others_go_on():
+    machine = serving(peer_bytes_max=100, total_bytes_max=1000)
+    machine.submit(jobs(b"stopped", *range(50)))
+    machine.submit(jobs(b"reading", *"abcdef"))
+
+    order = served(machine, nbytes=40)
+
+    assert [w for w in order if isinstance(w, int)] == [0, 1, 2]  # the third began below the limit
+    while "f" not in order:
+        machine.left(b"reading", 40)
+        order += served(machine, nbytes=40)
+    assert [w for w in order if isinstance(w, str)] == list("abcdef")
+    assert machine.next() is None
+
+
+def test_readers_that_stopped_never_take_all_there_is():
+    machine = serving(peer_bytes_max=100, total_bytes_max=200)
+    for n in range(10):
+        machine.submit(jobs(b"stopped %d" % n, *range(100)))
+    served(machine)
+
+    machine.submit(jobs(b"late", "now"))
+
+    assert served(machine) == ["now"]
+    assert machine.held_bytes < 200
+
+
+def test_bytes_that_have_left_make_room():
+    machine = serving(peer_bytes_max=10)
+    machine.submit(jobs(b"a", 1, 2, 3))
+    assert served(machine, nbytes=10) == [1]
+
+    machine.left(b"a", 10)
+
+    assert served(machine, nbytes=10) == [2]
+
+
+def test_few_jobs_are_begun_at_a_time():
+    machine = serving(working_max=2)
+    machine.submit(jobs(b"a", 1, 2, 3))
+    first, second = machine.next(), machine.next()
+
+    assert first
+    assert second
+    assert machine.next() is None
+    machine.done(first, 1)
+    assert machine.next() is not None
+
+
+def test_too_many_jobs_of_a_peer_are_refused_whole():
+    machine = serving(jobs_per_peer_max=3)
+    machine.submit(jobs(b"a", 1, 2))
+
+    with pytest.raises(Busy):
+        machine.submit(jobs(b"a", 3, 4))
+
+    machine.submit(jobs(b"b", 5))
+    assert sorted(served(machine)) == [1, 2, 5]
+
+
+def test_too_many_jobs_of_all_are_refused():
+    machine = serving(jobs_max=2)
+    machine.submit(jobs(b"a", 1, 2))
+
+    with pytest.raises(Busy):
+        machine.submit(jobs(b"b", 3))
+    assert machine.peers_count == 1
+
+
+def test_the_jobs_of_a_peer_that_is_gone_are_dropped():
+    machine = serving()
+    machine.submit(jobs(b"a", 1, 2, 3))
+    machine.submit(jobs(b"b", 4))
+    begun = machine.next()
+    assert begun
+
+    assert machine.drop(b"a") == 2
+
+    assert served(machine) == [4]
+    machine.done(begun, 7)
+    machine.left(b"a", 7)
+    machine.left(b"b", 1)
+    assert (machine.peers_count, machine.held_bytes, machine.working, machine.jobs_count) == (0, 0, 0, 0)
+
+
+@settings(max_examples=80, deadline=None)
+@given(st.lists(st.tuples(st.sampled_from("sndlx"), st.integers(0, 3), st.integers(0, 60)), max_size=60))
+def test_counts_agree_with_what_happened_whatever_the_order(steps):
+    machine = serving(working_max=3, peer_bytes_max=100, total_bytes_max=150)
+    begun, held = [], []
+    for step, number, size in steps:
+        peer = b"%d" % number
+        if step == "s":
+            machine.submit(jobs(peer, size, bulk=size % 2 == 1))
+        elif step == "n" and (job := machine.next()) is not None:
+            begun.append(job)
+        elif step == "d" and begun:
+            machine.done(begun[0], size)
+            held.append((begun.pop(0).peer, size))
+        elif step == "l" and held:
+            machine.left(*held.pop(0))
+        elif step == "x":
+            machine.drop(peer)
+        assert machine.working == len(begun) <= 3
+        assert machine.held_bytes == sum(size for _, size in held) <= 150 + 3 * 60
+    for job in begun:
+        machine.done(job, 0)
+    for one in held:
+        machine.left(*one)
+    rest = served(machine, nbytes=0)
+    assert machine.jobs_count == machine.working == machine.held_bytes == machine.peers_count == 0, rest

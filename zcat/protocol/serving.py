@@ -1,0 +1,153 @@
+"""Who is served next: turns a heap of requests into an order that is fair and that bounds memory.
+
+Each peer has its own queues. What somebody waits for goes before copies and prefetches; peers take turns;
+and a peer that does not read what it was sent gets no more of it, while all others go on. Sans-IO: jobs go
+in, the next job to do comes out, and the shell reports what became of it.
+"""
+
+from collections import deque
+from dataclasses import dataclass, field
+
+from zcat.errors import Busy
+from zcat.limits import MIB
+
+_INTERACTIVE, _BULK = 0, 1
+
+
+@dataclass(frozen=True, slots=True)
+class ServingLimits:
+    """How much is held for others at a time. What is refused is refused with `Busy`."""
+
+    jobs_per_peer_max: int = 4096
+    jobs_max: int = 65536
+    peer_bytes_max: int = 32 * MIB
+    """Done for a peer and not yet taken by its side of the network."""
+    total_bytes_max: int = 256 * MIB
+    """The same of all peers."""
+    working_max: int = 4
+    """Jobs begun and not done: these may go beyond the limits in bytes by one answer each."""
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """One answer that a peer is to get."""
+
+    peer: bytes
+    """What a ROUTER calls it."""
+    id: int
+    """Of its request."""
+    wanted: object
+    """What is to be answered; opaque here."""
+    bulk: bool = False
+
+
+@dataclass(slots=True)
+class _Peer:
+    queues: tuple[deque[Job], deque[Job]] = field(default_factory=lambda: (deque(), deque()))
+    working: int = 0
+    held_bytes: int = 0
+
+    @property
+    def jobs_count(self) -> int:
+        return len(self.queues[_INTERACTIVE]) + len(self.queues[_BULK])
+
+
+class Serving:
+    """The queues of one ROUTER. Belongs to one thread.
+
+    A job goes through `submit`, `next`, `done` and, when its bytes have left, `left`.
+    """
+
+    def __init__(self, limits: ServingLimits) -> None:
+        self._limits = limits
+        self._peers: dict[bytes, _Peer] = {}
+        # Peers with jobs of each kind, in the order of their turns.
+        self._turns: tuple[dict[bytes, None], dict[bytes, None]] = ({}, {})
+        self.jobs_count = 0
+        """Waiting."""
+        self.working = 0
+        """Begun and not done."""
+        self.held_bytes = 0
+        """Done and not left."""
+
+    def submit(self, jobs: list[Job]) -> None:
+        """Queue the jobs of one request of one peer, all or none.
+
+        Raises:
+            Busy: a queue is full.
+        """
+        limits, peer = self._limits, self._peers.get(jobs[0].peer) or _Peer()
+        if peer.jobs_count + len(jobs) > limits.jobs_per_peer_max:
+            raise Busy(f"{peer.jobs_count} answers are waiting for you, the limit is {limits.jobs_per_peer_max}")
+        if self.jobs_count + len(jobs) > limits.jobs_max:
+            raise Busy(f"{self.jobs_count} answers are waiting, the limit is {limits.jobs_max}")
+        self._peers[jobs[0].peer] = peer
+        for job in jobs:
+            kind = _BULK if job.bulk else _INTERACTIVE
+            peer.queues[kind].append(job)
+            self._turns[kind].setdefault(job.peer)
+        self.jobs_count += len(jobs)
+
+    def next(self) -> Job | None:
+        """Give the job to begin now; None when there is none, or none for which there is room."""
+        free_bytes = self._limits.total_bytes_max - self.held_bytes
+        if self.working >= self._limits.working_max or free_bytes <= 0:
+            return None
+        # The more is held, the less each may hold: readers that have stopped then never take all there is.
+        share_bytes = min(self._limits.peer_bytes_max, free_bytes)
+        for kind in (_INTERACTIVE, _BULK):
+            for name in self._turns[kind]:
+                peer = self._peers[name]
+                if peer.held_bytes < share_bytes:
+                    return self._begin(name, peer, kind)
+        return None
+
+    def done(self, job: Job, nbytes: int) -> None:
+        """Say that ``job`` has its answer, of ``nbytes``, which are held until `left`."""
+        self.working -= 1
+        self.held_bytes += nbytes
+        peer = self._peers[job.peer]
+        peer.working -= 1
+        peer.held_bytes += nbytes
+        self._forget_if_idle(job.peer, peer)
+
+    def left(self, name: bytes, nbytes: int) -> None:
+        """Say that ``nbytes`` for a peer are no longer held: sent, or given up."""
+        self.held_bytes -= nbytes
+        peer = self._peers[name]
+        peer.held_bytes -= nbytes
+        self._forget_if_idle(name, peer)
+
+    def drop(self, name: bytes) -> int:
+        """Forget what a peer still waits for, since it is gone; give how many jobs these were."""
+        peer = self._peers.get(name)
+        if peer is None:
+            return 0
+        count = peer.jobs_count
+        self.jobs_count -= count
+        for kind in (_INTERACTIVE, _BULK):
+            peer.queues[kind].clear()
+            self._turns[kind].pop(name, None)
+        self._forget_if_idle(name, peer)
+        return count
+
+    @property
+    def peers_count(self) -> int:
+        """Peers for which something waits, is being done, or is held."""
+        return len(self._peers)
+
+    # -- private -------------------------------------------------------------------------------------
+
+    def _begin(self, name: bytes, peer: _Peer, kind: int) -> Job:
+        job = peer.queues[kind].popleft()
+        del self._turns[kind][name]
+        if peer.queues[kind]:
+            self._turns[kind][name] = None  # its next turn comes after everybody else's
+        peer.working += 1
+        self.working += 1
+        self.jobs_count -= 1
+        return job
+
+    def _forget_if_idle(self, name: bytes, peer: _Peer) -> None:
+        if not peer.jobs_count and not peer.working and not peer.held_bytes:
+            del self._peers[name]
