@@ -124,8 +124,6 @@ class Lookup:
     bodies: ClassVar[str | None] = None
     root: str | None = None
     """None: all roots."""
-    after: tuple[str, ...] | None = None
-    """Go on after this (root, owner): what a `Listing` gave as its ``next``."""
     after: str = ""
     """Begin behind this one: the `Listing.next` of the part before."""
 

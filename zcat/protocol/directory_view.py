@@ -1,0 +1,157 @@
+"""Machine: a subscriber's copy of one broker's directory.
+
+The Clone pattern: subscribe first, then ask for the whole, then apply changes in order; a gap asks for the
+whole again. Claims are merged by (incarnation, seq), so that a broker that lags behind the one before it
+(after a failover) never takes a newer claim back. What is here stays here when every broker is gone.
+"""
+
+from dataclasses import dataclass, replace
+
+from zcat.errors import RootContested, RootUnknown
+from zcat.names import OWNER_HEX_SHOWN, shown
+from zcat.protocol.messages import DirectoryChanged, ListedClaim, Listing, Lookup, Pong, unpaged
+
+LIVE = "live"
+STALE = "stale"
+HERE = (LIVE, STALE)
+"""States of a claim that readers may use; ``stale`` is the broker's own doubt, not the publisher's end."""
+
+
+@dataclass(frozen=True, slots=True)
+class Ask:
+    """Effect: send this to the broker in use."""
+
+    message: Lookup
+
+
+@dataclass(frozen=True, slots=True)
+class ClaimChanged:
+    """Effect: a claim is new, or has other endpoints, another life or another state."""
+
+    listed: ListedClaim
+
+
+Effect = Ask | ClaimChanged
+
+
+class DirectoryView:
+    """Who serves which root, as far as this process knows."""
+
+    def __init__(self, relook_s: float = 10.0, answer_wait_s: float = 3.0) -> None:
+        self._relook_s = relook_s
+        self._answer_wait_s = answer_wait_s
+        self._claims: dict[tuple[str, str], ListedClaim] = {}
+        self._broker: tuple[str, int] | None = None  # whose sequence `_seq` counts in
+        self._seq = 0
+        self._asked_at_s: float | None = None
+        self._look_at_s = 0.0
+        self._in_use = False
+        self._arriving: list[ListedClaim] = []
+        self._arriving_seq: int | None = None
+
+    @property
+    def synced(self) -> bool:
+        """The broker in use has told everything it knows."""
+        return self._in_use and self._broker is not None
+
+    def use(self, now_s: float) -> list[Effect]:
+        """Begin with a broker: after a start or a failover."""
+        self._in_use, self._broker, self._asked_at_s = True, None, None
+        return self._look(now_s)
+
+    def lost(self) -> None:
+        """No broker answers; what is known stays."""
+        self._in_use, self._broker, self._asked_at_s = False, None, None
+
+    def listing(self, answer: Listing, now_s: float) -> list[Effect]:
+        """Take one part of the whole directory.
+
+        Raises:
+            BadMessage: a page cannot be read.
+        """
+        self._arriving.extend(unpaged(ListedClaim, answer.pages))
+        if self._arriving_seq is None:
+            self._arriving_seq = answer.seq  # later parts may hold more, which its events then repeat
+        if answer.next is not None:
+            self._asked_at_s = now_s
+            return [Ask(Lookup(after=answer.next))]
+        arrived, self._arriving = self._arriving, []
+        self._broker, self._seq = (answer.broker, answer.incarnation), self._arriving_seq
+        self._asked_at_s, self._look_at_s = None, now_s + self._relook_s
+        effects: list[Effect] = [change for listed in arrived for change in self._merge(listed)]
+        # what the broker no longer lists at all lapsed there so long ago that it was forgotten
+        named = {listed.claim.key for listed in arrived}
+        for key, held in list(self._claims.items()):
+            if key not in named and held.state in HERE:
+                effects += self._merge(replace(held, state="lapsed"))
+        return effects
+
+    def changed(self, change: DirectoryChanged, now_s: float) -> list[Effect]:
+        """Take one change that a broker published."""
+        effects: list[Effect] = list(self._merge(change.listed))
+        if (change.broker, change.incarnation) == self._broker:
+            if change.seq > self._seq + 1:
+                effects += self._look(now_s)
+            self._seq = max(self._seq, change.seq)
+        return effects
+
+    def pong(self, pong: Pong, now_s: float) -> list[Effect]:
+        """Compare the broker's sequence with ours: a lost change shows here even when no other follows it."""
+        if (pong.owner, pong.incarnation) == self._broker and pong.seq <= self._seq:
+            return []
+        return self._look(now_s)
+
+    def tick(self, now_s: float) -> list[Effect]:
+        """Look again now and then, and when an answer did not come."""
+        late = self._asked_at_s is not None and now_s >= self._asked_at_s + self._answer_wait_s
+        if late:
+            self._asked_at_s = None
+        if self._in_use and (late or now_s >= self._look_at_s):
+            return self._look(now_s)
+        return []
+
+    def claims(self, root: str | None = None) -> list[ListedClaim]:
+        """Give the claims known, of one root or of all, in order of root and owner."""
+        return sorted(
+            (held for held in self._claims.values() if root is None or held.claim.root == root),
+            key=lambda held: held.claim.key,
+        )
+
+    def resolve(self, root: str, owner: str | None = None) -> ListedClaim:
+        """Give the one claim that a name means.
+
+        Args:
+            root: name of the root.
+            owner: the owner's key, or its first digits; None where the name alone is enough.
+
+        Raises:
+            RootUnknown: nobody claims it (with that owner).
+            RootContested: several publishers that are there claim it, and no owner was named.
+        """
+        claims = [held for held in self.claims(root) if held.claim.owner.startswith(owner or "")]
+        here = [held for held in claims if held.state in HERE]
+        if len(here) > 1:
+            owners = ", ".join(f"{root}@{held.claim.owner[:OWNER_HEX_SHOWN]}" for held in here)
+            raise RootContested(f"root {shown(root)} is claimed by {len(here)} publishers: name one of {owners}")
+        if not claims:
+            whose = f" of owner {shown(owner)}" if owner else ""
+            raise RootUnknown(f"no broker lists a root {shown(root)}{whose}: `zcat roots` shows those that are")
+        return here[0] if here else max(claims, key=lambda held: held.claim.stamp)
+
+    def _look(self, now_s: float) -> list[Effect]:
+        if not self._in_use or self._asked_at_s is not None:
+            return []
+        self._asked_at_s, self._look_at_s = now_s, now_s + self._relook_s
+        self._arriving, self._arriving_seq = [], None
+        return [Ask(Lookup())]
+
+    def _merge(self, listed: ListedClaim) -> list[Effect]:
+        held = self._claims.get(listed.claim.key)
+        if held is not None and listed.claim.stamp < held.claim.stamp:
+            return []
+        self._claims[listed.claim.key] = listed
+        if held is not None and held.state == listed.state:
+            same_life = held.claim.incarnation == listed.claim.incarnation
+            if same_life and held.claim.endpoints == listed.claim.endpoints:
+                return []  # only its seq moved on, which followers learn from the publisher itself
+        return [ClaimChanged(listed)]
