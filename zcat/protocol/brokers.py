@@ -1,0 +1,26 @@
+"""What the machines that talk to a list of brokers share: how they ask for a send, and how they retry."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from zcat.protocol.messages import Announce, Ping, Renew
+
+Random = Callable[[], float]
+"""Gives a number from 0 up to 1, as ``random.random`` does; passed in, so that a seed replays a run."""
+
+
+@dataclass(frozen=True, slots=True)
+class SendTo:
+    """Effect: send this to the broker of that place in the list. A send that fails is a message lost."""
+
+    broker: int
+    message: Announce | Renew | Ping
+    id: int = 0
+
+
+def backoff_s(failures: int, first_s: float, max_s: float, random: Random) -> float:
+    """Say how long to wait after ``failures`` in a row: doubled each time, and by up to a half less, at random.
+
+    Without the random part, all who lost one broker would come back to it in step.
+    """
+    return min(max_s, first_s * 2.0 ** min(failures - 1, 30)) * (1 - random() / 2)
