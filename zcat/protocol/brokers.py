@@ -1,4 +1,4 @@
-"""What the machines that talk to a list of brokers share: how they ask for a send, and how they retry."""
+"""What all who talk to a list of brokers share: how they ask for a send, how they retry, where they connect."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -7,6 +7,9 @@ from zcat.protocol.messages import Announce, Ping, Renew
 
 Random = Callable[[], float]
 """Gives a number from 0 up to 1, as ``random.random`` does; passed in, so that a seed replays a run."""
+
+DIRECTORY_TOPIC = b"dir/"
+"""A broker publishes `DirectoryChanged` as this frame, followed by those of the message."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,3 +27,22 @@ def backoff_s(failures: int, first_s: float, max_s: float, random: Random) -> fl
     Without the random part, all who lost one broker would come back to it in step.
     """
     return min(max_s, first_s * 2.0 ** min(failures - 1, 30)) * (1 - random() / 2)
+
+
+def reached_by(endpoint: str, broker: str) -> str:
+    """Put the host that ``broker`` was reached by in place of the ``*`` of an endpoint that it announced."""
+    if not endpoint.startswith("tcp://*:") or not broker.startswith("tcp://"):
+        return endpoint
+    return broker.rpartition(":")[0] + ":" + endpoint.rpartition(":")[2]
+
+
+def as_reached(endpoint: str, through: str) -> str:
+    """Put a host into an endpoint whose host is ``*``: the one by which whoever named it was reached.
+
+    Args:
+        endpoint: what a broker said of itself, as ``tcp://*:5561``.
+        through: where that broker was asked, as ``tcp://node-1:5560``.
+    """
+    if not endpoint.startswith("tcp://*:") or not through.startswith("tcp://"):
+        return endpoint
+    return f"{through.rpartition(':')[0]}:{endpoint.rpartition(':')[2]}"

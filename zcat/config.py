@@ -1,0 +1,127 @@
+"""What an operator may choose: one frozen dataclass for each service. Defaults stand here and nowhere else.
+
+Durations end in ``_s`` (seconds), sizes in ``_bytes``. ``zcat.config_file`` reads them from TOML.
+"""
+
+from dataclasses import dataclass
+
+from zcat.limits import GIB, KIB, MIB
+
+DEFAULT_BROKER = "tcp://127.0.0.1:5560"
+"""Where a broker's directory listens, unless told otherwise."""
+
+
+@dataclass(frozen=True, slots=True)
+class BrokerConfig:
+    """Where a broker listens, and how much it remembers. It keeps nothing on a disk."""
+
+    listen: str = DEFAULT_BROKER
+    """The directory: the one endpoint that everybody has to know; a port of 0 takes a free one."""
+    ingress: str | None = None
+    """Where publishers send events. None: a free port of the same address, or a name beside that of ``listen``."""
+    egress: str | None = None
+    """Where subscribers hear events; None as for ``ingress``."""
+    advertise: str | None = None
+    """Host name or address that others are told for ingress and egress; None: the one they reached us by."""
+    lease_min_s: float = 1.0
+    """The lease that a publisher asks for is moved into these bounds."""
+    lease_max_s: float = 300.0
+    records_max: int = 100_000
+    """Claims listed at a time; beyond, new publishers are told that the broker is busy."""
+    events_bytes: int = 64 * MIB
+    """Queued for each subscriber that does not keep up; what is above is lost to it, and it notices."""
+    answers_bytes: int = 16 * MIB
+    """Queued for each peer that does not read its answers."""
+
+
+@dataclass(frozen=True, slots=True)
+class SubscriberConfig:
+    """What a subscriber follows, keeps, and how patient it is."""
+
+    brokers: tuple[str, ...] = (DEFAULT_BROKER,)
+    """Directory endpoints; the first that answers is used, the others when it no longer does."""
+    follow: tuple[str, ...] = ()
+    """Roots to follow from the start: ``name`` or ``name@owner``."""
+    cache: str = "cache"
+    """Folder of the cache; a local disk. Only one process may use it."""
+    quota_bytes: int = 10 * GIB
+    """What the cache may hold on disk."""
+    reserve_bytes: int = GIB
+    """What is left free on that disk in any case."""
+    credit_bytes: int = 32 * MIB
+    """Compressed bytes that are asked of one publisher and not yet stored."""
+    window_bytes: int = 256 * MIB
+    """Uncompressed bytes of chunks that one read fetches at a time; a larger read goes on window by window."""
+    fetch_timeout_s: float = 30.0
+    """How long a read waits for a window of chunks before it fails."""
+    quiet_after_s: float = 4.0
+    """Without a sign of life for so long, a publisher counts as away."""
+    storing_threads: int = 2
+    """Threads that check digests and write chunks."""
+
+
+@dataclass(frozen=True, slots=True)
+class PublisherConfig:
+    """What a publisher offers, to whom it tells it, and how much it holds."""
+
+    root: str
+    """Name of the root."""
+    path: str
+    """The folder that is offered."""
+    state: str
+    """Folder for the owner key, the count of lives and what was converted; a local disk. One process may use it."""
+    brokers: tuple[str, ...] = (DEFAULT_BROKER,)
+    """Directory endpoints; each is told."""
+    listen: str = "tcp://127.0.0.1:0"
+    """Where requests are answered; port 0 takes a free one."""
+    advertise: str | None = None
+    """Host or address that others reach this one by; None: the one that ``listen`` names, or else the one by which
+    the first broker is reached."""
+    lease_s: float = 20.0
+    """How long brokers list the root without a sign of life."""
+    renew_s: float = 2.0
+    """Between two signs of life."""
+    settle_s: float = 0.1
+    """A file that was modified less than so long ago is taken to be in the making."""
+    poll_s: float = 2.0
+    """Between two looks at the folder where the system does not tell of changes."""
+    rescan_s: float = 60.0
+    """Between two looks at all of it where it does."""
+    io_threads: int = 2
+    """Threads that read and compress chunks."""
+    peer_bytes: int = 32 * MIB
+    """Read for one peer and not yet taken by it."""
+    total_bytes: int = 256 * MIB
+    """The same for all peers."""
+    quota_bytes: int = 10 * GIB
+    """What compressed copies of plain files may take on disk."""
+    reserve_bytes: int = GIB
+    """What is left free on that disk in any case."""
+
+
+@dataclass(frozen=True, slots=True)
+class HttpConfig:
+    """The HTTP side of a subscriber."""
+
+    host: str = "127.0.0.1"
+    """Address or name to bind. Whatever is not this host's own loopback opens the data to others."""
+    port: int = 8000
+    """0 takes any free one."""
+    threads: int = 8
+    """For requests. More of them only help while requests wait for other hosts."""
+    connections_max: int = 4096
+    """Further ones wait until one of these ends."""
+    idle_timeout_s: float = 20.0
+    """A connection without a request, or a client that takes nothing of its answer, is closed after this."""
+    header_deadline_s: float = 10.0
+    """From the first byte of a request to the end of its header."""
+    body_rate_min_bytes: int = 4 * KIB
+    """Per second, that a client must send on average once ``header_deadline_s`` is over."""
+    header_max_bytes: int = 16 * KIB
+    """Of a request: its first line and all headers."""
+    body_max_bytes: int = 16 * MIB
+    """Of a request: coordinates, for instance."""
+    answer_max_bytes: int = GIB
+    """Of an answer that is made in memory, uncompressed; whole datasets are streamed and have no limit."""
+    cors_origins: tuple[str, ...] = ()
+    """Origins of web pages that may read the API, such as ``https://viewer.example.org``; none by default."""

@@ -1,0 +1,252 @@
+"""A broker: the directory of who serves which root, and the forwarder of events.
+
+All state is soft: a broker that starts knows nothing, and publishers tell it within a renewal. It holds no
+chunks and no files. One loop thread owns the directory and its ROUTER; events pass beside it, through the
+threads of `zcat.net.forwarder`, which never wait for Python.
+"""
+
+import logging
+import secrets
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+from zcat import __version__
+from zcat.config import BrokerConfig
+from zcat.errors import BadMessage, VerbUnknown, ZcatError
+from zcat.logs import kv
+from zcat.names import shown
+from zcat.net import wire
+from zcat.net.forwarder import Forwarder, ForwarderEndpoints
+from zcat.net.loop import Loop
+from zcat.net.sockets import CONTROL, DATA, Context, SocketFactory, endpoint_of, exposure, make_context
+from zcat.net.wire import Part, Parts, Sent
+from zcat.protocol.brokers import DIRECTORY_TOPIC
+from zcat.protocol.directory import LIVE, Directory, DirectoryLimits
+from zcat.protocol.envelope import split
+from zcat.protocol.messages import (
+    Announce,
+    DirectoryChanged,
+    Failed,
+    Granted,
+    Listing,
+    Lookup,
+    Message,
+    Ping,
+    Pong,
+    Renew,
+    decode,
+    encode,
+    paged,
+)
+
+LISTED_MAX = 800
+"""Claims in one answer: even the largest then fit the pages of a message, and the loop is kept a few ms."""
+STATS_TIMEOUT_S = 5.0
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class BrokerEndpoints:
+    """Where a broker really listens."""
+
+    listen: str
+    ingress: str
+    egress: str
+
+
+class Broker:
+    """One broker. Several may live in one process; they share nothing but, if one is given, the context."""
+
+    def __init__(self, config: BrokerConfig, context: Context | None = None) -> None:
+        """Bind everything; nothing is answered before `start`.
+
+        Args:
+            config: see there.
+            context: shared with others of this process (needed for inproc endpoints); its own if None.
+
+        Raises:
+            AddressInUse: an endpoint cannot be had.
+            BadName: an endpoint is not one.
+        """
+        self.owner = secrets.token_hex(16)
+        """Key of this broker: another one at each start, since it remembers nothing of the former life."""
+        self._config = config
+        self._own_context = make_context() if context is None else None
+        self._context = context or self._own_context
+        assert self._context is not None
+        self._loop = Loop("broker")
+        self._forwarder: Forwarder | None = None
+        try:
+            self._bind(self._context)
+        except ZcatError:
+            self.close()
+            raise
+        limits = DirectoryLimits(
+            lease_min_s=config.lease_min_s, lease_max_s=config.lease_max_s, records_max=config.records_max
+        )
+        self._directory = Directory(self.owner, 1, Loop.now_s(), limits)
+        self._counts = dict.fromkeys(("requests", "failed", "unsent", "events"), 0)
+        self._answers: dict[type[Any], Callable[[Any], Message]] = {
+            Ping: self._ping,
+            Announce: self._announce,
+            Renew: self._renew,
+            Lookup: self._lookup,
+        }
+
+    def start(self) -> None:
+        """Begin to answer and to forward. Once."""
+        assert self._forwarder is not None
+        self._forwarder.start()
+        self._loop.call_at(self._directory.next_deadline_s(), self._tick)
+        self._loop.start()
+        log.info(
+            "ready %s", kv(endpoint=self.endpoints.listen, ingress=self._pong.ingress, egress=self._pong.egress)
+        )
+        for endpoint in (self.endpoints.listen, self.endpoints.ingress, self.endpoints.egress):
+            sentence = exposure(endpoint)
+            if sentence:
+                log.warning("%s", sentence)
+
+    def close(self) -> None:
+        """Stop, and free the endpoints. Idempotent. Publishers and subscribers go on with other brokers."""
+        self._loop.stop()
+        if self._forwarder is not None:
+            self._forwarder.stop()
+        if self._own_context is not None:
+            self._own_context.term()
+
+    def stats(self) -> dict[str, int]:
+        """Count what is listed and what went through. From any thread.
+
+        Raises:
+            Closed: the broker is closed.
+        """
+        assert self._forwarder is not None
+        counts = self._loop.call(self._count, STATS_TIMEOUT_S)
+        forwarded = self._forwarder.counters()
+        return {
+            **counts,
+            "messages": self._loop.counters.messages,
+            "bad_messages": self._loop.counters.bad_messages + self._loop.counters.long_messages,
+            "errors": self._loop.counters.errors,
+            "frames_in": forwarded.frames_in,
+            "bytes_in": forwarded.bytes_in,
+            "frames_out": forwarded.frames_out,
+            "bytes_out": forwarded.bytes_out,
+            "topics": forwarded.topics,
+        }
+
+    # -- before the start --------------------------------------------------------------------------------
+
+    def _bind(self, context: Context) -> None:
+        config = self._config
+        control = SocketFactory(context, replace(CONTROL, queue_bytes=config.answers_bytes))
+        self._router = control.router(config.listen)
+        self._loop.register(self._router, self._received)
+        listen = endpoint_of(self._router)
+        asked = ForwarderEndpoints(
+            config.ingress or _beside(listen, "ingress"), config.egress or _beside(listen, "egress")
+        )
+        self._forwarder = Forwarder(context, asked, replace(DATA, queue_bytes=config.events_bytes))
+        self._pub = control.pub(self._forwarder.local_ingress)
+        self._loop.register(self._pub)
+        self.endpoints = BrokerEndpoints(listen, self._forwarder.ingress, self._forwarder.egress)
+        self._pong = Pong(
+            "broker",
+            self.owner,
+            1,
+            0,
+            __version__,
+            _advertised(self.endpoints.ingress, config.advertise),
+            _advertised(self.endpoints.egress, config.advertise),
+        )
+
+    # -- on the loop's thread ----------------------------------------------------------------------------
+
+    def _received(self, parts: Parts) -> None:
+        route, frames = split(parts)
+        self._counts["requests"] += 1
+        try:
+            received = decode(frames)
+        except VerbUnknown as error:
+            self._send(route, Failed(error.code, error.message), error.args[1])
+            return
+        except BadMessage as error:
+            if len(route) > 1:  # a REQ, which hangs until it is answered, whatever it sent
+                self._send(route, Failed(error.code, error.message), 0)
+            raise
+        self._send(route, self._answer(received.message), received.id)
+
+    def _answer(self, message: Message) -> Message:
+        if isinstance(message, Failed):  # or two that do not understand each other would never stop
+            raise BadMessage(f"a failure that nobody waited for: {shown(message.message)}")
+        answer = self._answers.get(type(message))
+        if answer is None:
+            return Failed(VerbUnknown.code, f"a broker does not answer {message.verb!r}")
+        try:
+            return answer(message)
+        except ZcatError as error:
+            return Failed(error.code, error.message)
+
+    def _ping(self, message: Ping) -> Pong:
+        return replace(self._pong, seq=self._directory.seq)
+
+    def _announce(self, message: Announce) -> Granted:
+        granted, changes = self._directory.announce(message.claim, Loop.now_s())
+        self._publish(changes)
+        return granted
+
+    def _renew(self, message: Renew) -> Granted:
+        granted, changes = self._directory.renew(message, Loop.now_s())
+        self._publish(changes)
+        return granted
+
+    def _lookup(self, message: Lookup) -> Listing:
+        directory = self._directory
+        listed, following = directory.lookup(message.root, Loop.now_s(), message.after, LISTED_MAX)
+        return Listing(directory.broker, directory.incarnation, directory.seq, following, tuple(paged(listed)))
+
+    def _tick(self) -> None:
+        self._publish(self._directory.tick(Loop.now_s()))
+        self._loop.call_at(self._directory.next_deadline_s(), self._tick)
+
+    def _publish(self, changes: list[DirectoryChanged]) -> None:
+        for change in changes:
+            _log_change(change)
+            wire.send(self._pub, [DIRECTORY_TOPIC, *_parts(change)])
+            self._counts["events"] += 1
+
+    def _send(self, route: Sequence[Part], message: Message, id: int) -> None:
+        self._counts["failed"] += isinstance(message, Failed)
+        if wire.send(self._router, [*route, *_parts(message, id)]) is not Sent.OK:
+            self._counts["unsent"] += 1  # the peer went, or does not read; whoever misses an answer asks again
+
+    def _count(self) -> dict[str, int]:
+        return {**self._directory.counts(), **self._counts, "seq": self._directory.seq}
+
+
+def _log_change(change: DirectoryChanged) -> None:
+    claim, state = change.listed.claim, change.listed.state
+    # a dataset that grows moves its root's seq all the time, which is nothing to tell an operator
+    level = logging.DEBUG if state == LIVE and claim.seq > 0 else logging.INFO
+    log.log(level, "claim changed %s", kv(root=claim.root, owner=claim.owner, state=state, seq=change.seq))
+
+
+def _parts(message: Message, id: int = 0) -> list[Part]:
+    return [frame if isinstance(frame, memoryview) else bytes(frame) for frame in encode(message, id)]
+
+
+def _beside(listen: str, name: str) -> str:
+    """Make the endpoint for events from that of the directory."""
+    if listen.startswith("tcp://"):
+        return listen.rpartition(":")[0] + ":0"
+    return f"{listen}.{name}"
+
+
+def _advertised(endpoint: str, host: str | None) -> str:
+    """What others are told: the port is ours, the host is the operator's word or the one they know."""
+    if not endpoint.startswith("tcp://"):
+        return endpoint
+    return f"tcp://{host or '*'}:{endpoint.rpartition(':')[2]}"
