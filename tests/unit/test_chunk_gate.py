@@ -149,10 +149,15 @@ def test_a_repeated_item_decodes_to_that_item(itemsize, block_items):
     assert plain_chunk(chunk, geometry, 0) == chunk
 
 
-def test_a_repeated_item_fills_odd_byte_frames():
-    geometry = Geometry(1_000_003, 600_000, 0, 8)
-    assert blosc2.decompress2(special_chunk(SPECIAL_ZEROS, geometry, 0)) == bytes(600_000)
-    assert blosc2.decompress2(special_chunk(SPECIAL_ZEROS, geometry, 1)) == bytes(400_003)
+@pytest.mark.parametrize("blocksize", [0, 100_000, 600_000])
+def test_zeros_that_end_in_the_middle_of_an_item_are_small_too(blocksize):
+    geometry = Geometry(1_000_003, 600_000, blocksize, 8)
+    assert len(special_chunk(SPECIAL_ZEROS, geometry, 0)) == 40
+    for nchunk in range(2):
+        chunk = special_chunk(SPECIAL_ZEROS, geometry, nchunk)
+        check_chunk(chunk, geometry, nchunk)
+        assert blosc2.decompress2(chunk) == bytes(geometry.chunk_nbytes(nchunk))
+        assert len(chunk) <= 72
     with pytest.raises(BadChunk):
         repeat_value_chunk(geometry, 1, bytes(8))
 

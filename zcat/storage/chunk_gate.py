@@ -37,6 +37,8 @@ _FORMATS = frozenset({0, 1, 3, 4})  # how a chunk numbers the same codecs; lz4 a
 _VERSION = 5  # all that Blosc2 has written since 2.0, but for chunks of variable-length blocks (6)
 _EXTENDED_HEADER = 0x05
 _MEMCPYED = 0x02
+_UNSPLIT = 0x10
+_FORMAT_ZSTD = 4
 _FLAGS_REFUSED = 0x8F  # dictionary, longer header, codec per block, lazy; instrumented
 _BLOSCLZ_BYTES_MAX = 8 * MIB  # longer runs overflow a counter in its decoder: c-blosc2 #801
 _BLOCK_BYTES = 256 * 1024  # of repeat-value chunks in frames whose chunks choose their blocks
@@ -50,18 +52,23 @@ def digest(data: Buffer) -> bytes:
     return blake3.blake3(data).digest()
 
 
-def check_chunk(data: Buffer, geometry: Geometry, nchunk: int) -> None:
+def check_chunk(
+    data: Buffer, geometry: Geometry, nchunk: int, overhead_bytes: int = BLOSC2_CHUNK_OVERHEAD
+) -> None:
     """Let a chunk pass only if Blosc2 can decode it without harm, to the size that the geometry says.
 
     Args:
         data: the whole chunk, one byte per item.
         geometry: of the dataset, checked by ``check_geometry``.
         nchunk: which chunk this is said to be; ``0 <= nchunk < geometry.nchunks``.
+        overhead_bytes: how much longer than its content it may be.
 
     Raises:
         BadChunk: it was not decoded; the message says what was wanted and what came.
     """
     flags, nbytes, blocksize = _check_sizes(data, geometry, nchunk)
+    if len(data) > nbytes + overhead_bytes:
+        raise BadChunk(f"chunk {nchunk}: {len(data)} bytes compressed for {nbytes} uncompressed")
     special = special_kind(data)
     if data[31] & _FLAGS_REFUSED or data[30]:
         raise BadChunk(
@@ -82,7 +89,9 @@ def check_chunk(data: Buffer, geometry: Geometry, nchunk: int) -> None:
         raise BadChunk(f"chunk {nchunk}: {len(data)} bytes cannot hold {nblocks} block offsets")
 
 
-def plain_chunk(data: Buffer, geometry: Geometry, nchunk: int) -> bytes:
+def plain_chunk(
+    data: Buffer, geometry: Geometry, nchunk: int, overhead_bytes: int = BLOSC2_CHUNK_OVERHEAD
+) -> bytes:
     """Turn a chunk as it stands in a file into one that may travel.
 
     Special kinds become repeat-value chunks: what is uninitialised becomes zeros, since C-Blosc2 would give
@@ -94,9 +103,7 @@ def plain_chunk(data: Buffer, geometry: Geometry, nchunk: int) -> bytes:
     if len(data) >= HEADER_BYTES and special_kind(data) not in (SPECIAL_NONE, SPECIAL_VALUE):
         _check_sizes(data, geometry, nchunk)
         return special_chunk(special_kind(data), geometry, nchunk)
-    check_chunk(data, geometry, nchunk)
-    if special_kind(data) == SPECIAL_VALUE:
-        return repeat_value_chunk(geometry, nchunk, bytes(data[HEADER_BYTES:]))
+    check_chunk(data, geometry, nchunk, overhead_bytes)
     return bytes(data)
 
 
@@ -106,14 +113,16 @@ def special_kind(data: Buffer) -> int:
 
 
 def special_chunk(kind: int, geometry: Geometry, nchunk: int) -> bytes:
-    """Make the repeat-value chunk that says the same as one of kind zeros, NaN or uninitialised.
+    """Make the chunk without a special kind, or with a repeated value, that says the same as a special one.
 
     Raises:
         BadChunk: the kind is unknown, or NaN is asked of items that are no floats of 4 or 8 bytes.
     """
     if kind in (SPECIAL_ZEROS, SPECIAL_UNINIT):
-        fits = geometry.chunk_nbytes(nchunk) % geometry.typesize == 0
-        return repeat_value_chunk(geometry, nchunk, bytes(geometry.typesize if fits else 1))
+        width = _item_bytes(geometry)
+        if geometry.chunk_nbytes(nchunk) % width or _blocksize(geometry, nchunk) % width:
+            return _zero_blocks(geometry, nchunk)  # ends in the middle of an item
+        return repeat_value_chunk(geometry, nchunk, bytes(width))
     if kind != SPECIAL_NAN or geometry.typesize not in _NANS:
         raise BadChunk(f"chunk {nchunk}: special kind {kind} of items of {geometry.typesize} bytes")
     return repeat_value_chunk(geometry, nchunk, _NANS[geometry.typesize])
@@ -125,20 +134,39 @@ def repeat_value_chunk(geometry: Geometry, nchunk: int, item: bytes) -> bytes:
     Args:
         geometry: of the dataset.
         nchunk: which chunk.
-        item: as long as an item, as the typesize, or one byte.
+        item: as long as an item, which is the typesize, or more where items are wider than 255 bytes.
+            In a file, C-Blosc2 reads no other length.
 
     Raises:
-        BadChunk: the chunk is not a whole number of such items.
+        BadChunk: the item has another length, or the chunk is not a whole number of items.
     """
-    nbytes = geometry.chunk_nbytes(nchunk)
-    blocksize = min(geometry.blocksize, nbytes)
-    if blocksize == 0:  # any will do, as long as it is whole items
-        blocksize = min(nbytes, max(_BLOCK_BYTES // max(len(item), 1), 1) * len(item))
+    nbytes, blocksize = geometry.chunk_nbytes(nchunk), _blocksize(geometry, nchunk)
     _check_repeated(len(item), geometry, nbytes, blocksize)
-    sizes = _SIZES.pack(
-        _VERSION, 1, _EXTENDED_HEADER, geometry.typesize, nbytes, blocksize, HEADER_BYTES + len(item)
-    )
+    size = HEADER_BYTES + len(item)
+    sizes = _SIZES.pack(_VERSION, 1, _EXTENDED_HEADER, geometry.typesize, nbytes, blocksize, size)
     return sizes + bytes(15) + bytes([SPECIAL_VALUE << 4]) + item
+
+
+def _zero_blocks(geometry: Geometry, nchunk: int) -> bytes:
+    """Make a chunk of zeros that is not special: each block is one stream of length 0, which means zeros."""
+    nbytes, blocksize = geometry.chunk_nbytes(nchunk), _blocksize(geometry, nchunk)
+    nblocks = -(-nbytes // blocksize)
+    size = HEADER_BYTES + 8 * nblocks
+    flags = _EXTENDED_HEADER | _UNSPLIT | _FORMAT_ZSTD << 5
+    sizes = _SIZES.pack(_VERSION, 1, flags, geometry.typesize, nbytes, blocksize, size)
+    starts = struct.pack(f"<{nblocks}i", *range(size - 4 * nblocks, size, 4))
+    return sizes + bytes(16) + starts + bytes(4 * nblocks)
+
+
+def _blocksize(geometry: Geometry, nchunk: int) -> int:
+    """Return the blocksize for a chunk of our own; where any will do, whole items."""
+    nbytes = geometry.chunk_nbytes(nchunk)
+    width = _item_bytes(geometry)
+    return min(geometry.blocksize or max(_BLOCK_BYTES // width, 1) * width, nbytes)
+
+
+def _item_bytes(geometry: Geometry) -> int:
+    return geometry.array.itemsize if geometry.array else geometry.typesize
 
 
 def _check_sizes(data: Buffer, geometry: Geometry, nchunk: int) -> tuple[int, int, int]:
@@ -152,8 +180,6 @@ def _check_sizes(data: Buffer, geometry: Geometry, nchunk: int) -> tuple[int, in
         raise BadChunk(f"chunk {nchunk}: its header says {cbytes} bytes, there are {len(data)}")
     if nbytes != wanted or nbytes < 1:
         raise BadChunk(f"chunk {nchunk}: {nbytes} bytes uncompressed, wanted {wanted}")
-    if cbytes > nbytes + BLOSC2_CHUNK_OVERHEAD:
-        raise BadChunk(f"chunk {nchunk}: {cbytes} bytes compressed for {nbytes} uncompressed")
     if typesize != geometry.typesize:
         raise BadChunk(f"chunk {nchunk}: typesize {typesize}, wanted {geometry.typesize}")
     if not _blocksize_agrees(blocksize, nbytes, geometry):
@@ -170,9 +196,9 @@ def _blocksize_agrees(blocksize: int, nbytes: int, geometry: Geometry) -> bool:
 
 
 def _check_repeated(item_bytes: int, geometry: Geometry, nbytes: int, blocksize: int) -> None:
-    itemsize = geometry.array.itemsize if geometry.array else geometry.typesize
-    if item_bytes not in (1, geometry.typesize, itemsize) or nbytes % item_bytes or blocksize % item_bytes:
-        raise BadChunk(f"a repeated value of {item_bytes} bytes in {nbytes} bytes of items of {itemsize}")
+    width = _item_bytes(geometry)
+    if item_bytes != width or nbytes % width or blocksize % width:
+        raise BadChunk(f"a repeated value of {item_bytes} bytes in {nbytes} bytes of items of {width}")
 
 
 def _check_pipeline(data: Buffer, flags: int, nchunk: int) -> None:
