@@ -195,6 +195,14 @@ def test_when_most_are_heard_of_again_the_rest_of_the_stale_lapse() -> None:
     assert states(machine) == {"r0": "live", "r1": "live", "r2": "live", "r3": "lapsed", "r4": "lapsed"}
 
 
+def test_a_mass_silence_is_worked_off_over_several_ticks() -> None:
+    machine = directory(ends_per_tick_max=4)
+    for number in range(10):
+        machine.announce(claim(f"r{number}"), 0.0)
+    ticked(machine, 1, 19)
+    assert [len(machine.tick(now_s)) for now_s in (20.0, 21.0, 22.0, 23.0)] == [4, 4, 2, 0]
+
+
 @pytest.mark.parametrize(("here", "gone"), [(0, 2), (3, 3), (10, 5)])
 def test_a_minority_or_a_few_lapse_as_they_should(here: int, gone: int) -> None:
     machine = directory()

@@ -34,7 +34,7 @@ from zcat.protocol.messages import (
     paged,
 )  # fmt: skip
 
-SEEDS = 200
+SEEDS = 150
 CHAOS_S = 80
 CALM_S = 60
 LEASE_S = 20.0

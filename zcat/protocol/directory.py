@@ -44,6 +44,8 @@ class DirectoryLimits:
     """A lease that a claim asks for is moved into these bounds."""
     tick_s: float = 1.0
     """How often `Directory.tick` wants to be called: its lateness is how a broker learns that it slept."""
+    ends_per_tick_max: int = 5000
+    """Records that end in one tick; more wait for the next, so that a mass silence does not stop the broker."""
     preserve_count_min: int = 3
     """Fewer leases than this that run out together are no reason to doubt our own network."""
     stale_kept_s: float = 600.0
@@ -337,7 +339,7 @@ class Directory:
 
     def _pop_due(self, now_s: float) -> list[Key]:
         due: list[Key] = []
-        while self._ends and self._ends[0][0] <= now_s:
+        while self._ends and self._ends[0][0] <= now_s and len(due) < self._limits.ends_per_tick_max:
             at_s, key = heapq.heappop(self._ends)
             record = self._records.get(key)
             if record is None or record.queued_at_s != at_s:

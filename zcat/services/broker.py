@@ -8,12 +8,13 @@ threads of `zcat.net.forwarder`, which never wait for Python.
 import logging
 import secrets
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from zcat import __version__
 from zcat.config import BrokerConfig
 from zcat.errors import BadMessage, VerbUnknown, ZcatError
+from zcat.limits import KIB
 from zcat.logs import kv
 from zcat.names import shown
 from zcat.net import wire
@@ -42,6 +43,8 @@ from zcat.protocol.messages import (
 
 LISTED_MAX = 800
 """Claims in one answer: even the largest then fit the pages of a message, and the loop is kept a few ms."""
+CHANGE_BYTES = KIB
+"""Typical size of a published change: room for all those that one tick of the directory may make."""
 STATS_TIMEOUT_S = 5.0
 
 log = logging.getLogger(__name__)
@@ -131,11 +134,7 @@ class Broker:
             "messages": self._loop.counters.messages,
             "bad_messages": self._loop.counters.bad_messages + self._loop.counters.long_messages,
             "errors": self._loop.counters.errors,
-            "frames_in": forwarded.frames_in,
-            "bytes_in": forwarded.bytes_in,
-            "frames_out": forwarded.frames_out,
-            "bytes_out": forwarded.bytes_out,
-            "topics": forwarded.topics,
+            **asdict(forwarded),
         }
 
     # -- before the start --------------------------------------------------------------------------------
@@ -150,7 +149,8 @@ class Broker:
             config.ingress or _beside(listen, "ingress"), config.egress or _beside(listen, "egress")
         )
         self._forwarder = Forwarder(context, asked, replace(DATA, queue_bytes=config.events_bytes))
-        self._pub = control.pub(self._forwarder.local_ingress)
+        changes = SocketFactory(context, replace(CONTROL, message_bytes=CHANGE_BYTES))
+        self._pub = changes.pub(self._forwarder.local_ingress)
         self._loop.register(self._pub)
         self.endpoints = BrokerEndpoints(listen, self._forwarder.ingress, self._forwarder.egress)
         self._pong = Pong(
