@@ -19,7 +19,7 @@ from zcat.protocol.codec import from_plain, pack, to_plain, unpack, unpack_attri
 MAGIC = b"zcat1"
 """First frame of every message; the digit is the version of the wire."""
 
-Buffer = bytes | bytearray | memoryview
+Buffer = bytes | memoryview
 
 
 class Message(Protocol):

@@ -1,0 +1,135 @@
+"""A subscriber's conversation with its brokers: the shell of ``protocol.broker_choice`` and ``directory_view``.
+
+Lives on the subscriber's loop.
+"""
+
+import functools
+import logging
+from collections.abc import Callable, Iterable, Sequence
+
+from zcat.errors import BadMessage, ZcatError
+from zcat.logs import kv
+from zcat.names import check_endpoint
+from zcat.net.loop import Loop
+from zcat.net.sockets import Socket, SocketFactory
+from zcat.net.wire import Parts, send
+from zcat.protocol import broker_choice, directory_view
+from zcat.protocol.broker_choice import BrokerChoice, Lost, Use
+from zcat.protocol.brokers import DIRECTORY_TOPIC, Random, SendTo, reached_by
+from zcat.protocol.directory_view import Ask, ClaimChanged, DirectoryView
+from zcat.protocol.messages import Changes, DirectoryChanged, Listing, Pong, decode, encode
+
+log = logging.getLogger(__name__)
+
+
+class BrokerInUse:
+    """The broker in use: its directory is kept in view, and its events are handed on."""
+
+    def __init__(
+        self, brokers: Sequence[str], loop: Loop, sockets: SocketFactory, view: DirectoryView, random: Random
+    ) -> None:
+        """Prepare to talk to the first of ``brokers`` that answers.
+
+        Raises:
+            BadName: one is not an endpoint.
+        """
+        self.on_claim: Callable[[ClaimChanged], None] = lambda change: None
+        self.on_changes: Callable[[Changes], None] = lambda changes: None
+        self.in_use: str | None = None
+        """Endpoint of the broker that answers; None while none does. Any thread may look."""
+        self._brokers = [check_endpoint(broker) for broker in brokers]
+        self._loop = loop
+        self._sockets = sockets
+        self._view = view
+        self._choice = BrokerChoice(len(brokers), loop.now_s(), random)
+        self._dealers: list[Socket] = []
+        self._sub: Socket | None = None
+        self._topics: set[bytes] = {DIRECTORY_TOPIC}
+
+    def start(self) -> None:
+        """Connect to all brokers; `tick` asks them."""
+        for number, broker in enumerate(self._brokers):
+            dealer = self._sockets.dealer(broker)
+            self._dealers.append(dealer)
+            self._loop.register(dealer, functools.partial(self._answered, number))
+
+    def subscribe(self, topic: bytes) -> None:
+        """Hear events of a topic, from this broker and from those after it."""
+        self._topics.add(topic)
+        if self._sub is not None:
+            self._sub.subscribe(topic)
+
+    def unsubscribe(self, topic: bytes) -> None:
+        """Hear them no more."""
+        self._topics.discard(topic)
+        if self._sub is not None:
+            self._sub.unsubscribe(topic)
+
+    def tick(self, now_s: float) -> None:
+        """Ping, look again, or move on to another broker."""
+        self._choose(self._choice.tick(now_s))
+        self._look(self._view.tick(now_s))
+
+    def _answered(self, number: int, parts: Parts) -> None:
+        message, now_s = decode(parts).message, self._loop.now_s()
+        if isinstance(message, Pong):
+            if message.service != "broker":
+                raise BadMessage(f"{self._brokers[number]} is a {message.service}, wanted a broker")
+            self._choose(self._choice.answered(number, message, now_s))
+            if number == self._choice.in_use:
+                self._look(self._view.pong(message, now_s))
+        elif isinstance(message, Listing) and number == self._choice.in_use:
+            self._look(self._view.listing(message, now_s))
+
+    def _heard(self, parts: Parts) -> None:
+        message, now_s = decode(parts[1:]).message, self._loop.now_s()
+        if isinstance(message, DirectoryChanged):
+            self._look(self._view.changed(message, now_s))
+        elif isinstance(message, Changes):
+            self.on_changes(message)
+
+    def _choose(self, effects: Iterable[broker_choice.Effect]) -> None:
+        for effect in effects:
+            match effect:
+                case SendTo():
+                    send(self._dealers[effect.broker], encode(effect.message, effect.id))
+                case Use():
+                    self._use(effect)
+                case Lost():
+                    log.warning("broker does not answer %s", kv(endpoint=self._brokers[effect.broker]))
+                    self.in_use = None
+                    self._view.lost()
+
+    def _use(self, use: Use) -> None:
+        broker = self._brokers[use.broker]
+        log.info("broker in use %s", kv(endpoint=broker, version=use.pong.version))
+        self._unhear()
+        if use.pong.egress is not None:
+            egress = reached_by(use.pong.egress, broker)
+            try:
+                sub = self._sockets.sub(egress)
+            except ZcatError as error:
+                log.warning("cannot hear events %s", kv(broker=broker, egress=egress, reason=error))
+            else:
+                for topic in self._topics:
+                    sub.subscribe(topic)
+                self._loop.register(sub, self._heard)
+                self._sub = sub
+        self.in_use = broker
+        self._look(self._view.use(self._loop.now_s()))
+
+    def _unhear(self) -> None:
+        if self._sub is not None:
+            self._loop.unregister(self._sub)
+            self._sub.close(linger=0)
+            self._sub = None
+
+    def _look(self, effects: Iterable[directory_view.Effect]) -> None:
+        for effect in effects:
+            match effect:
+                case Ask(message):
+                    number = self._choice.in_use
+                    if number is not None:
+                        send(self._dealers[number], encode(message))
+                case ClaimChanged():
+                    self.on_claim(effect)

@@ -1,0 +1,279 @@
+"""Chunks on their way into the cache: the shell of ``protocol.transfer``.
+
+A reader's thread calls `Fetcher.begin` and waits for the result. The loop thread asks the origins and takes the
+answers; threads of a small pool check each chunk and write it, since a digest and a write of a few megabytes would
+keep the loop from everything else for a millisecond. What cannot be written, because the disk is full, is
+handed to its readers in memory: nothing fails for want of a cache.
+"""
+
+import contextlib
+import functools
+import logging
+from collections.abc import Sequence
+from concurrent.futures import CancelledError, Future, ThreadPoolExecutor
+from concurrent.futures import TimeoutError as WaitedTooLong
+from dataclasses import dataclass
+from typing import Protocol
+
+from zcat.errors import BadChunk, Busy, Closed, StorageFailed, Timeout, ZcatError
+from zcat.logs import RateLimiter, kv
+from zcat.model.dataset import DatasetInfo
+from zcat.net.loop import Loop
+from zcat.protocol.messages import Buffer, ChunkReply, Failed
+from zcat.protocol.transfer import AskChunks, DatasetKey, Effect, Origin, Resolve, Transfer
+from zcat.storage.cached_dataset import CachedDataset, check_digest
+from zcat.storage.chunk_gate import check_chunk
+
+log = logging.getLogger(__name__)
+
+Loose = dict[int, bytes]
+"""Chunks by number that are right and could not be kept."""
+
+
+class Origins(Protocol):
+    """What the fetcher needs of those who know the origins. On the loop's thread."""
+
+    def send(self, ask: AskChunks) -> bool:
+        """Send a request; False when it cannot leave now."""
+
+    def why_away(self, origin: Origin) -> ZcatError | None:
+        """Say why an origin cannot be reached; None if it can."""
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """Where the chunks of one lineage belong."""
+
+    key: DatasetKey
+    info: DatasetInfo
+    cached: CachedDataset | None
+    """None when there is no room for it on disk."""
+
+    @property
+    def chunk_bytes(self) -> int:
+        """A guess of the compressed size of a chunk."""
+        entry, geometry = self.info.entry, self.info.geometry
+        share = min(1.0, entry.cbytes / entry.nbytes) if entry.nbytes else 1.0
+        return int(geometry.chunksize * share) + 32
+
+    def keep(self, nchunk: int, data: Buffer, digest: bytes) -> bytes | None:
+        """Check a chunk and write it to the cache; give it back if it cannot be written.
+
+        Raises:
+            BadChunk: it is not what its digest or its dataset says.
+        """
+        if self.cached is not None:
+            try:
+                self.cached.store(nchunk, data, digest)
+                return None
+            except StorageFailed:
+                return bytes(data)  # checked before it was written, and what failed was the writing
+        check_digest(nchunk, data, digest)
+        check_chunk(data, self.info.geometry, nchunk)
+        return bytes(data)
+
+
+class Fetch:
+    """Chunks of one dataset that a thread waits for, or will."""
+
+    def __init__(self, fetcher: "Fetcher", key: DatasetKey, count: int) -> None:
+        self.key = key
+        self.loose: Loose = {}
+        self.answer: Future[Loose] = Future()
+        self._fetcher = fetcher
+        self._count = count
+
+    def result(self, wait_s: float) -> Loose:
+        """Wait until the chunks are in the cache.
+
+        Returns:
+            Those that could not be written, checked.
+
+        Raises:
+            Stale: the dataset changed at its origin.
+            Unavailable: the origin is away. Timeout: it did not send all of them in time.
+        """
+        try:
+            return self.answer.result(wait_s)
+        except WaitedTooLong:
+            self.abandon()
+            raise Timeout(
+                f"{self.key.root}/{self.key.path}: {self._count} chunks did not come within {wait_s:g} s"
+            ) from None
+        except CancelledError:
+            raise Closed("the subscriber was closed") from None
+
+    def abandon(self) -> None:
+        """Nobody waits any more: what is not under way need not come."""
+        self._fetcher.abandon(self)
+
+
+class Fetcher:
+    """Fetches chunks from origins. `begin` and `abandon` are for any thread, everything else for the loop's."""
+
+    def __init__(self, loop: Loop, transfer: Transfer, origins: Origins, threads: int) -> None:
+        """Begin with nothing wanted.
+
+        Args:
+            loop: whose thread runs this.
+            transfer: the machine, for this shell alone.
+            origins: how to reach them.
+            threads: how many check and write chunks.
+        """
+        self._loop = loop
+        self._transfer = transfer
+        self._origins = origins
+        self._pool = ThreadPoolExecutor(threads, thread_name_prefix="zcat-store")
+        self._readers: dict[int, Fetch] = {}
+        self._targets: dict[DatasetKey, Target] = {}
+        self._warnings = RateLimiter(per_s=1)
+        self.chunks_count = 0
+        self.chunks_bytes = 0
+        self.damaged_count = 0
+
+    def begin(self, target: Target, nchunks: Sequence[int], bulk: bool = False) -> "Fetch":
+        """Have chunks brought into the cache.
+
+        Args:
+            target: whose chunks.
+            nchunks: their numbers; those that are there already cost nothing.
+            bulk: a copy, which gives way to what somebody looks at.
+        """
+        fetch = Fetch(self, target.key, len(nchunks))
+        self._loop.post(lambda: self._want(fetch, target, nchunks, bulk))
+        return fetch
+
+    def abandon(self, fetch: "Fetch") -> None:
+        """Nobody waits for it any more."""
+        with contextlib.suppress(Closed):
+            self._loop.post(lambda: self._abandon(fetch))
+
+    def arrived(self, id: int, reply: ChunkReply) -> None:
+        """Take a chunk: check and write it elsewhere, then go on here."""
+        now_s = self._loop.now_s()
+        key = self._transfer.arrived(id, reply.nchunk, now_s)
+        if key is None:
+            return  # it came twice, or too late
+        target = self._targets.get(key)
+        if target is None:  # whoever wanted it went away
+            self.carry_out(self._transfer.stored(key, reply.nchunk, now_s))
+            return
+        if not reply.data or reply.lineage != target.key.lineage:
+            self._damaged(target, reply.nchunk, BadChunk(f"chunk {reply.nchunk}: no data of this lineage"))
+            return
+        self._pool.submit(self._keep, target, reply)
+
+    def failed(self, id: int, failure: Failed) -> bool:
+        """Take a refusal; False if it is none of ours."""
+        now_s = self._loop.now_s()
+        if failure.nchunk is None:
+            effects = self._transfer.request_failed(id, failure.error, now_s)
+            self.carry_out(effects)
+            return bool(effects)
+        key = self._transfer.arrived(id, failure.nchunk, now_s)
+        if key is None:
+            return False
+        # the origin's queue is full for the moment: the next try is a later one
+        again = isinstance(failure.error, Busy)
+        refuse = self._transfer.damaged if again else self._transfer.refused
+        self.carry_out(refuse(key, failure.nchunk, failure.error, now_s))
+        return True
+
+    def away(self, origin: Origin, error: ZcatError) -> None:
+        """Fail all who wait for an origin that cannot be reached."""
+        self.carry_out(self._transfer.away(origin, error))
+
+    def moved(self, origin: Origin) -> None:
+        """The origin restarted or has another address."""
+        self.carry_out(self._transfer.moved(origin, self._loop.now_s()))
+
+    def tick(self, now_s: float) -> None:
+        """Ask again for what is overdue."""
+        self.carry_out(self._transfer.tick(now_s))
+
+    def close(self) -> None:
+        """Fail all readers. The loop has stopped, or stops after this."""
+        for fetch in self._readers.values():
+            fetch.answer.cancel()
+        self._readers.clear()
+        self._pool.shutdown(wait=True, cancel_futures=True)
+
+    @property
+    def owed_bytes(self) -> int:
+        """Bytes asked for and not yet stored."""
+        return self._transfer.owed_bytes
+
+    def carry_out(self, effects: Sequence[Effect]) -> None:
+        """Do what the machine orders."""
+        for effect in effects:
+            if isinstance(effect, Resolve):
+                self._resolve(effect)
+            elif not self._origins.send(effect):
+                self._transfer.unsent(effect.request, self._loop.now_s())
+
+    def _want(self, fetch: Fetch, target: Target, nchunks: Sequence[int], bulk: bool) -> None:
+        missing = target.cached.missing(nchunks) if target.cached is not None else list(nchunks)
+        if not missing:
+            fetch.answer.set_result({})
+            return
+        error = self._origins.why_away(target.key.origin)
+        if error is not None:
+            fetch.answer.set_exception(error)
+            return
+        self._targets[target.key] = target
+        try:
+            ticket, effects = self._transfer.want(
+                target.key, missing, target.chunk_bytes, bulk, self._loop.now_s()
+            )
+        except Busy as error:
+            fetch.answer.set_exception(error)
+            return
+        self._readers[ticket] = fetch
+        self.carry_out(effects)
+
+    def _abandon(self, fetch: Fetch) -> None:
+        for ticket, held in list(self._readers.items()):
+            if held is fetch:
+                self._transfer.cancel(ticket)
+                self._forget(ticket)
+
+    def _keep(self, target: Target, reply: ChunkReply) -> None:
+        data = reply.data[0]
+        try:
+            loose = target.keep(reply.nchunk, data, reply.digest)
+        except BadChunk as error:
+            self._loop.post(functools.partial(self._damaged, target, reply.nchunk, error))
+        except Closed:
+            return
+        else:
+            self._loop.post(lambda: self._kept(target, reply.nchunk, loose, len(data)))
+
+    def _kept(self, target: Target, nchunk: int, loose: bytes | None, nbytes: int) -> None:
+        self.chunks_count += 1
+        self.chunks_bytes += nbytes
+        if loose is not None:
+            for ticket in self._transfer.waiting(target.key, nchunk):
+                self._readers[ticket].loose[nchunk] = loose
+        self.carry_out(self._transfer.stored(target.key, nchunk, self._loop.now_s()))
+
+    def _damaged(self, target: Target, nchunk: int, error: ZcatError) -> None:
+        self.damaged_count += 1
+        now_s = self._loop.now_s()
+        if self._warnings.allow(target.key.root, now_s):
+            log.warning("a chunk was refused %s", kv(root=target.key.root, path=target.key.path, error=error))
+        self.carry_out(self._transfer.damaged(target.key, nchunk, error, now_s))
+
+    def _resolve(self, effect: Resolve) -> None:
+        fetch = self._forget(effect.ticket)
+        if fetch is None or fetch.answer.done():
+            return
+        if effect.error is None:
+            fetch.answer.set_result(fetch.loose)
+        else:
+            fetch.answer.set_exception(effect.error)
+
+    def _forget(self, ticket: int) -> Fetch | None:
+        fetch = self._readers.pop(ticket, None)
+        if fetch is not None and all(other.key != fetch.key for other in self._readers.values()):
+            self._targets.pop(fetch.key, None)
+        return fetch

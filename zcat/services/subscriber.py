@@ -1,0 +1,437 @@
+"""A subscriber: finds roots through the brokers, follows them, and reads their datasets through its cache.
+
+One loop thread owns all sockets and the machines. Any other thread may call the public methods; reads that
+are answered by the cache touch neither the loop nor a lock that it holds.
+"""
+
+import functools
+import itertools
+import logging
+import random
+import secrets
+import threading
+from collections.abc import Callable
+from concurrent.futures import Future
+from concurrent.futures import TimeoutError as WaitedTooLong
+from typing import Any, TypeVar
+
+import blosc2
+
+from zcat import __version__
+from zcat.config import SubscriberConfig
+from zcat.errors import (
+    Busy,
+    NotReadable,
+    RootContested,
+    RootNotFollowed,
+    RootUnknown,
+    Stale,
+    StorageFailed,
+    Timeout,
+    Unavailable,
+    ZcatError,
+)
+from zcat.logs import kv
+from zcat.model.dataset import DatasetInfo, Entry
+from zcat.names import OWNER_HEX_SHOWN, parse_root, shown
+from zcat.net.loop import Loop
+from zcat.net.sockets import DATA, Context, SocketFactory, make_context
+from zcat.protocol.directory_view import HERE, ClaimChanged, DirectoryView
+from zcat.protocol.follower import FollowerLimits
+from zcat.protocol.transfer import AskChunks, DatasetKey, Origin, Transfer, TransferLimits
+from zcat.services.broker_in_use import BrokerInUse
+from zcat.services.dataset import OpenDataset, ReadLimits
+from zcat.services.fetcher import Fetcher, Target
+from zcat.services.subscription import Subscription, Surroundings
+from zcat.services.views import RootView
+from zcat.storage.chunk_cache import ChunkCache
+from zcat.storage.disk_budget import DiskLimits
+
+T = TypeVar("T")
+
+_TICK_S = 0.1
+_LISTING_WAIT_S = 2.0
+"""A root that its publisher just announced may take a moment to be listed."""
+_VERSIONS_MAX = 5
+_BUSY_PAUSE_S = 0.1
+_INFOS_MAX = 10_000
+
+log = logging.getLogger(__name__)
+
+
+class Subscriber:
+    """Follows roots and reads their datasets. Several may live in one process, each with a cache of its own."""
+
+    def __init__(self, config: SubscriberConfig, context: Context | None = None) -> None:
+        """Open the cache. Nothing is said to anybody before `start`.
+
+        Args:
+            config: see there.
+            context: shared with others of this process (needed for inproc endpoints); its own if None.
+
+        Raises:
+            CacheInUse: another process works on the cache folder.
+            StorageFailed: the folder cannot be made or written.
+            BadName: an endpoint or a root is not one.
+        """
+        for root in config.follow:
+            parse_root(root)
+        self.owner = secrets.token_hex(16)
+        self._config = config
+        self._cache = ChunkCache(config.cache, DiskLimits(config.quota_bytes, reserve_bytes=config.reserve_bytes))
+        self._own_context = make_context() if context is None else None
+        self._loop = Loop("subscriber")
+        ids = itertools.count(1)
+        limits = TransferLimits(credit_bytes=config.credit_bytes)
+        self._fetcher = Fetcher(self._loop, Transfer(limits, ids), self, config.storing_threads)
+        made = context or self._own_context
+        assert made is not None
+        sockets = SocketFactory(made, DATA)
+        self._around = Surroundings(self._loop, sockets, self._fetcher, self._cache, ids)
+        self._view = DirectoryView()
+        self._broker = BrokerInUse(config.brokers, self._loop, sockets, self._view, random.random)
+        self._broker.on_claim = self._claim_changed
+        self._broker.on_changes = self._root_changed
+        self._subscriptions: dict[Origin, Subscription] = {}  # replaced as a whole, so that any thread may read it
+        self._wanted: list[tuple[str, str | None, Future[Subscription]]] = []
+        self._infos: dict[tuple[Origin, str], DatasetInfo] = {}
+        self._read_limits = ReadLimits(config.window_bytes, config.fetch_timeout_s)
+        self._pause = threading.Event()  # set when closing, so that nobody sleeps through it
+
+    def start(self) -> None:
+        """Begin: look for a broker, and follow what the configuration and the cache name. Returns at once."""
+        blosc2.set_releasegil(True)  # of the whole process: else one read of many chunks stops every other thread
+        for root, owner in self._cache.known_roots():
+            self._add(root, owner)
+        self._broker.start()
+        self._loop.call_after(0, self._tick)
+        self._loop.start()
+        for root in self._config.follow:
+            name, owner_begin = parse_root(root)
+            self._loop.post(functools.partial(self._want, name, owner_begin, Future()))
+
+    def close(self) -> None:
+        """Stop. Who waits gets `Closed`. Idempotent."""
+        self._pause.set()
+        self._loop.stop()
+        self._fetcher.close()
+        for subscription in self._subscriptions.values():
+            subscription.save(Loop.now_s())
+        self._cache.close()
+        if self._own_context is not None:
+            self._own_context.term()
+
+    # -- roots -------------------------------------------------------------------------------------------
+
+    def roots(self) -> list[RootView]:
+        """Tell of all roots that brokers list, and of those that are followed, in order of name.
+
+        Raises:
+            Timeout: the loop is too busy to say.
+        """
+        return self._loop.call(self._views, timeout_s=5.0)
+
+    def follow(self, root: str, timeout_s: float = 10.0) -> RootView:
+        """Follow a root from now on, also after a restart; return when its catalogue is here.
+
+        Args:
+            root: ``name``, or ``name@owner`` with the first digits of the owner's key.
+            timeout_s: how long to wait for it.
+
+        Raises:
+            RootUnknown: no broker lists it in that time.
+            RootContested: several publishers claim it, and no owner was named.
+            Timeout: it is listed, and its publisher does not answer. It is followed all the same.
+        """
+        name, owner = parse_root(root)
+        deadline_s = Loop.now_s() + timeout_s
+        found: Future[Subscription] = Future()
+        self._loop.post(lambda: self._want(name, owner, found))
+        try:
+            try:
+                subscription = found.result(min(timeout_s, _LISTING_WAIT_S))
+            except WaitedTooLong:
+                if self._broker.in_use is not None:
+                    self._resolve(name, owner)  # a broker that answers does not list it: no use in waiting longer
+                subscription = found.result(max(0.0, deadline_s - Loop.now_s()))
+        except (WaitedTooLong, RootUnknown) as error:
+            self._loop.post(lambda: self._unwant(found))
+            if isinstance(error, RootUnknown):
+                raise
+            raise RootUnknown(f"no broker answered where root {shown(root)} is") from None
+        try:
+            subscription.ready.result(max(0.0, deadline_s - Loop.now_s()))
+        except WaitedTooLong:
+            raise Timeout(
+                f"root {name} is listed, and its publisher does not answer: it is followed as soon as it does"
+            ) from None
+        return self._loop.call(lambda: self._view_of(subscription), timeout_s=5.0)
+
+    def unfollow(self, root: str) -> None:
+        """Follow a root no longer. What is cached of it stays until its room is needed.
+
+        Raises:
+            RootNotFollowed: it is not followed.
+            RootContested: several of that name are, and no owner was named.
+        """
+        subscription = self.subscription(root)
+        self._loop.call(lambda: self._remove(subscription), timeout_s=5.0)
+
+    def subscription(self, root: str) -> Subscription:
+        """Find a followed root by ``name`` or ``name@owner``.
+
+        Raises:
+            RootUnknown, RootNotFollowed, RootContested: see `unfollow`.
+        """
+        name, owner = parse_root(root)
+        found = [
+            each
+            for each in self._subscriptions.values()
+            if each.root == name and each.owner.startswith(owner or "")
+        ]
+        if len(found) == 1:
+            return found[0]
+        if found:
+            names = ", ".join(f"{name}@{each.owner[:OWNER_HEX_SHOWN]}" for each in found)
+            raise RootContested(f"several roots {shown(name)} are followed: name one of {names}")
+        self._resolve(name, owner)
+        raise RootNotFollowed(f"root {shown(name)} is not followed here: `zcat follow {name}` changes that")
+
+    def entries(self, root: str, under: str = "") -> list[Entry]:
+        """List datasets of a followed root, in order of path.
+
+        Args:
+            root: ``name`` or ``name@owner``.
+            under: a folder, or one dataset; empty for all.
+
+        Raises:
+            RootUnknown, RootNotFollowed, RootContested: see `unfollow`.
+        """
+        entries = self.subscription(root).entries()
+        if under:
+            inside = under + "/"
+            entries = [entry for entry in entries if entry.path == under or entry.path.startswith(inside)]
+        return sorted(entries, key=lambda entry: entry.path)
+
+    # -- datasets ----------------------------------------------------------------------------------------
+
+    def on_version(
+        self, root: str, path: str, work: Callable[[OpenDataset], T], timeout_s: float | None = None
+    ) -> T:
+        """Do something with a dataset, all of it on one version.
+
+        When the dataset changes meanwhile, ``work`` is begun anew on the next version, a few times.
+
+        Args:
+            root: ``name`` or ``name@owner`` of a followed root.
+            path: of the dataset.
+            work: gets the dataset; what it raises ends this, but for `Stale` and `Busy`.
+            timeout_s: after which no further try is begun; None: the fetch time-out of the configuration.
+
+        Raises:
+            DatasetUnknown, NotReadable: there is nothing to read.
+            RootUnknown, RootNotFollowed, RootContested: see `unfollow`.
+            Unavailable, Timeout: what is missing here cannot be had.
+            Stale: it changed at every try.
+            Busy: it is being written all the time.
+        """
+        subscription = self.subscription(root)
+        wait_s = self._config.fetch_timeout_s if timeout_s is None else timeout_s
+        deadline_s = Loop.now_s() + wait_s
+        versions_count, is_fresh = 0, False
+        while True:
+            try:
+                return work(self._open(subscription, path, wait_s, is_fresh))
+            except Stale:
+                versions_count, is_fresh = versions_count + 1, True
+                if versions_count >= _VERSIONS_MAX or Loop.now_s() >= deadline_s:
+                    raise
+            except Busy:
+                is_fresh = True
+                if Loop.now_s() >= deadline_s or self._pause.wait(_BUSY_PAUSE_S):
+                    raise
+
+    def health(self) -> dict[str, Any]:
+        """Tell how this subscriber is: ``status`` is ``ok``, or ``degraded`` when something it needs is away."""
+        views = [view for view in self.roots() if view.followed]
+        broker = self._broker.in_use
+        is_ok = broker is not None and all(view.synced for view in views)
+        return {
+            "status": "ok" if is_ok else "degraded",
+            "service": "subscriber",
+            "version": __version__,
+            "broker": broker,
+            "brokers": list(self._config.brokers),
+            "roots": [
+                {
+                    "name": view.name,
+                    "owner": view.owner,
+                    "state": view.state,
+                    "synced": view.synced,
+                    "datasets": view.datasets,
+                    "incarnation": view.incarnation,
+                    "seq": view.seq,
+                }
+                for view in views
+            ],
+            "cache": {"used_bytes": self._cache.used_bytes, "quota_bytes": self._config.quota_bytes},
+            "fetched": {
+                "chunks": self._fetcher.chunks_count,
+                "bytes": self._fetcher.chunks_bytes,
+                "damaged": self._fetcher.damaged_count,
+                "owed_bytes": self._fetcher.owed_bytes,
+            },
+            "loop": {
+                "messages": self._loop.counters.messages,
+                "bad_messages": self._loop.counters.bad_messages + self._loop.counters.long_messages,
+                "errors": self._loop.counters.errors,
+            },
+        }
+
+    # -- what the fetcher asks of us ---------------------------------------------------------------------
+
+    def send(self, ask: AskChunks) -> bool:
+        """Send a request for chunks to their origin."""
+        subscription = self._subscriptions.get(ask.origin)
+        return subscription is not None and subscription.send_chunks(ask.message, ask.request)
+
+    def why_away(self, origin: Origin) -> ZcatError | None:
+        """Say why an origin cannot be reached; None if it can."""
+        subscription = self._subscriptions.get(origin)
+        if subscription is None:
+            return RootNotFollowed(f"root {origin[0]} is no longer followed")
+        return None if subscription.is_here() else subscription.why_away()
+
+    # -- inside: readers' threads ------------------------------------------------------------------------
+
+    def _open(self, subscription: Subscription, path: str, wait_s: float, is_fresh: bool) -> OpenDataset:
+        entry = subscription.entry(path)
+        info = self._infos.get((subscription.key, path))
+        if is_fresh or info is None or info.entry.lineage != entry.lineage:
+            if entry.problem is not None:
+                raise NotReadable(f"{subscription.root}/{path} cannot be read: {entry.problem}")
+            info = self._learn(subscription, entry, wait_s)
+        try:
+            cached = self._cache.dataset(subscription.root, subscription.owner, info)
+        except StorageFailed:
+            cached = None  # the cache has said so in the log; reads go on without it
+        key = DatasetKey(subscription.root, subscription.owner, path, info.entry.lineage)
+        return OpenDataset(Target(key, info, cached), subscription, self._fetcher, self._read_limits)
+
+    def _learn(self, subscription: Subscription, entry: Entry, wait_s: float) -> DatasetInfo:
+        try:
+            info = subscription.info(entry.path, wait_s).info()
+        except Unavailable:
+            saved = self._cache.saved(subscription.root, subscription.owner, entry.path)
+            if saved is None or saved.entry.lineage != entry.lineage:
+                raise  # an older version is here at most, and nobody asked for that
+            info = saved
+        if len(self._infos) >= _INFOS_MAX:
+            self._infos.clear()  # they are cheap to ask for again, and few readers have so many datasets open
+        self._infos[subscription.key, entry.path] = info
+        return info
+
+    def _followed(self, name: str, owner: str | None) -> list[Subscription]:
+        named = [each for each in self._subscriptions.values() if each.root == name]
+        return [each for each in named if each.owner.startswith(owner or "")]
+
+    def _resolve(self, name: str, owner: str | None) -> None:
+        """Raise `RootUnknown` or `RootContested` where the brokers' view gives cause."""
+        self._loop.call(lambda: self._view.resolve(name, owner), timeout_s=5.0)
+
+    # -- inside: the loop's thread -----------------------------------------------------------------------
+
+    def _tick(self) -> None:
+        now_s = Loop.now_s()
+        self._loop.call_at(now_s + _TICK_S, self._tick)
+        self._broker.tick(now_s)
+        for subscription in self._subscriptions.values():
+            subscription.tick(now_s)
+        self._fetcher.tick(now_s)
+
+    def _want(self, name: str, owner: str | None, found: "Future[Subscription]") -> None:
+        """Follow a root as soon as its name means one claim."""
+        held = self._followed(name, owner)
+        if len(held) == 1:  # whoever follows one owner stays with it, also when the name becomes contested
+            found.set_result(held[0])
+            return
+        try:
+            listed = self._view.resolve(name, owner)
+        except RootContested as error:
+            found.set_exception(error)
+        except RootUnknown:
+            self._wanted.append((name, owner, found))  # it may be about to be listed
+        else:
+            if listed.state not in HERE:
+                self._wanted.append((name, owner, found))
+                return
+            found.set_result(self._add(name, listed.claim.owner))
+
+    def _unwant(self, found: "Future[Subscription]") -> None:
+        self._wanted = [want for want in self._wanted if want[2] is not found]
+
+    def _add(self, root: str, owner: str) -> Subscription:
+        limits = FollowerLimits(quiet_after_s=self._config.quiet_after_s)
+        subscription = Subscription(root, owner, self._around, limits)
+        self._subscriptions = {**self._subscriptions, subscription.key: subscription}
+        self._broker.subscribe(subscription.topic)
+        for listed in self._view.claims(root):
+            if listed.claim.owner == owner:
+                subscription.claim(listed)
+        log.info("following %s", kv(root=root, owner=owner[:OWNER_HEX_SHOWN]))
+        return subscription
+
+    def _remove(self, subscription: Subscription) -> None:
+        rest = dict(self._subscriptions)
+        rest.pop(subscription.key, None)
+        self._subscriptions = rest
+        self._broker.unsubscribe(subscription.topic)
+        self._fetcher.away(subscription.key, RootNotFollowed(f"root {subscription.root} is no longer followed"))
+        subscription.close()
+        self._cache.forget(subscription.root, subscription.owner)
+
+    def _claim_changed(self, change: ClaimChanged) -> None:
+        claim = change.listed.claim
+        subscription = self._subscriptions.get(claim.key)
+        if subscription is not None:
+            subscription.claim(change.listed)
+        wanted, self._wanted = self._wanted, []
+        for want in wanted:
+            self._want(*want)
+
+    def _root_changed(self, message: Any) -> None:
+        subscription = self._subscriptions.get((message.root, message.owner))
+        if subscription is not None:
+            subscription.changes(message)
+
+    def _views(self) -> list[RootView]:
+        views = [self._view_of(subscription) for subscription in self._subscriptions.values()]
+        for listed in self._view.claims():
+            claim = listed.claim
+            if claim.key not in self._subscriptions and listed.state in HERE:
+                contested = self._is_contested(claim.root)
+                view = RootView(
+                    claim.root, claim.owner, listed.state, False, contested, None, claim.endpoints,
+                    claim.incarnation, claim.seq, False,
+                )  # fmt: skip
+                views.append(view)
+        return sorted(views, key=lambda view: (view.name, view.owner or ""))
+
+    def _view_of(self, subscription: Subscription) -> RootView:
+        listed = subscription.listed
+        incarnation, seq = subscription.stamp
+        return RootView(
+            name=subscription.root,
+            owner=subscription.owner,
+            state=listed.state if listed else "cached",
+            followed=True,
+            contested=self._is_contested(subscription.root),
+            datasets=len(subscription) if subscription.has_catalogue else None,
+            endpoints=listed.claim.endpoints if listed else (),
+            incarnation=incarnation or None,
+            seq=seq if incarnation else None,
+            synced=subscription.synced,
+        )
+
+    def _is_contested(self, root: str) -> bool:
+        return sum(listed.state in HERE for listed in self._view.claims(root)) > 1

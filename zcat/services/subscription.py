@@ -1,0 +1,367 @@
+"""One followed root: its catalogue, and the conversation with its publisher. The shell of ``protocol.follower``.
+
+Lives on the subscriber's loop; what other threads may call says so.
+"""
+
+import logging
+from collections.abc import Iterable, Iterator
+from concurrent.futures import CancelledError, Future
+from concurrent.futures import TimeoutError as WaitedTooLong
+from dataclasses import dataclass
+from typing import Any
+
+from zcat.errors import BadMessage, Closed, DatasetUnknown, Timeout, Unavailable, ZcatError
+from zcat.logs import kv
+from zcat.model.dataset import Entry
+from zcat.names import shown
+from zcat.net.loop import Loop
+from zcat.net.sockets import Socket, SocketFactory
+from zcat.net.wire import Parts, Sent, send
+from zcat.protocol.codec import from_plain, pack, to_plain, unpack
+from zcat.protocol.directory_view import HERE
+from zcat.protocol.follower import AskOrigin, Effect, Follower, FollowerLimits, Synced, Updated
+from zcat.protocol.messages import (
+    Changes,
+    ChunkReply,
+    Failed,
+    Info,
+    InfoReply,
+    ListedClaim,
+    Message,
+    Pong,
+    Sizes,
+    SizesReply,
+    TreePage,
+    decode,
+    encode,
+)
+from zcat.services.fetcher import Fetcher
+from zcat.storage.chunk_cache import ChunkCache
+
+log = logging.getLogger(__name__)
+
+_CATALOGUE_BYTES_MAX = 1 << 30  # our own file
+_SAVE_EVERY_S = 5.0
+
+
+@dataclass(frozen=True, slots=True)
+class Surroundings:
+    """What a subscription works with; all of it is its subscriber's."""
+
+    loop: Loop
+    sockets: SocketFactory
+    fetcher: Fetcher
+    cache: ChunkCache
+    ids: Iterator[int]
+    """Numbers for requests, shared with the fetcher: an answer says only the number."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Question:
+    """A request that a thread waits for."""
+
+    message: Message
+    answer: "Future[Any]"
+
+
+class Subscription:
+    """A root of one owner that this process follows."""
+
+    def __init__(self, root: str, owner: str, around: Surroundings, limits: FollowerLimits) -> None:
+        """Begin with the catalogue of a former run, if there is one."""
+        self.root = root
+        self.owner = owner
+        self.listed: ListedClaim | None = None
+        self.ready: Future[None] = Future()
+        """Done when the catalogue is the origin's, or the origin is known to be away."""
+        self._around = around
+        self._limits = limits
+        self._follower = Follower(root, owner, limits)
+        self._socket: Socket | None = None
+        self._endpoint = 0  # place in the claim's list
+        self._asked_id = 0
+        self._questions: dict[int, _Question] = {}
+        self._connected_at_s = float("-inf")
+        self._was_here = False
+        self._saved_stamp = (0, 0)
+        self._save_at_s = 0.0
+        self._restore()
+
+    # -- any thread --------------------------------------------------------------------------------------
+
+    @property
+    def key(self) -> tuple[str, str]:
+        """(root, owner)."""
+        return self.root, self.owner
+
+    @property
+    def topic(self) -> bytes:
+        """Of the root's events."""
+        return f"root/{self.root}/{self.owner}/".encode()
+
+    @property
+    def synced(self) -> bool:
+        """The catalogue is known to be the origin's, as of a few seconds ago at most."""
+        return self._follower.synced and self.is_here()
+
+    @property
+    def stamp(self) -> tuple[int, int]:
+        """(incarnation, seq) of the catalogue."""
+        return self._follower.stamp
+
+    @property
+    def has_catalogue(self) -> bool:
+        """There is a catalogue, of this run or of a former one."""
+        return self._follower.incarnation > 0
+
+    def is_here(self) -> bool:
+        """Say whether the origin answers; for a moment after a connect it has the benefit of the doubt."""
+        now_s = self._around.loop.now_s()
+        return self._follower.is_here(now_s) or now_s < self._connected_at_s + self._limits.quiet_after_s
+
+    def entry(self, path: str) -> Entry:
+        """Give a dataset's line of the catalogue.
+
+        Raises:
+            DatasetUnknown: the root has no such dataset, or its catalogue is not here yet.
+        """
+        entry = self._follower.catalogue.get(path)
+        if entry is None:
+            why = "has no such dataset" if self.has_catalogue else "is not known yet: its publisher is away"
+            raise DatasetUnknown(f"{self.root}/{path}: the root {why}")
+        return entry
+
+    def entries(self) -> list[Entry]:
+        """Give the whole catalogue, in no order."""
+        return list(self._follower.catalogue.values())  # one step for the interpreter: the loop may change it
+
+    def __len__(self) -> int:
+        return len(self._follower.catalogue)
+
+    def info(self, path: str, wait_s: float) -> InfoReply:
+        """Ask the origin about a dataset.
+
+        Raises:
+            Unavailable: it is away. Timeout: it does not answer in time. Whatever the origin says, too.
+        """
+        reply = self._question(Info(self.root, path), InfoReply, wait_s)
+        if reply.entry.path != path:
+            raise BadMessage(f"asked about {shown(path)}, told about {shown(reply.entry.path)}")
+        return reply
+
+    def sizes(self, path: str, lineage: str, wait_s: float) -> SizesReply:
+        """Ask the origin for the compressed sizes of all chunks.
+
+        Raises:
+            NotReadable: it does not know them. Stale: the lineage is gone. Else as for `info`.
+        """
+        return self._question(Sizes(self.root, path, lineage), SizesReply, wait_s)
+
+    # -- the loop's thread -------------------------------------------------------------------------------
+
+    def claim(self, listed: ListedClaim) -> None:
+        """Take what the directory says of the origin: connect to it, or to where it is now."""
+        before, self.listed = self.listed, listed
+        moved = before is None or before.claim.endpoints != listed.claim.endpoints
+        lives_anew = before is not None and before.claim.incarnation != listed.claim.incarnation
+        if listed.state in HERE and (moved or self._socket is None):
+            self._endpoint = 0
+            self._connect()
+        elif lives_anew and self._socket is not None:
+            self._begin()
+        if listed.state not in HERE and self.has_catalogue:
+            self._settle()
+
+    def send_chunks(self, message: Message, id: int) -> bool:
+        """Send a request of the fetcher's."""
+        return self._send(message, id)
+
+    def changes(self, message: Changes) -> None:
+        """Take events that the origin published."""
+        self._carry_out(self._follower.changes(message, self._around.loop.now_s()))
+
+    def tick(self, now_s: float) -> None:
+        """Ping, ask again, notice that the origin went away, try another of its addresses, save."""
+        if self._socket is not None:
+            self._carry_out(self._follower.tick(now_s))
+        is_here = self.is_here()
+        if self._was_here and not is_here:
+            log.warning("publisher away %s", kv(root=self.root, owner=self.owner[:8]))
+            self._lose()
+        self._was_here = is_here
+        quiet_s = now_s - self._connected_at_s
+        if not is_here and self.listed and len(self.listed.claim.endpoints) > 1 and quiet_s > 5:
+            self._endpoint = (self._endpoint + 1) % len(self.listed.claim.endpoints)
+            self._connect()
+        if self.stamp != self._saved_stamp and now_s >= self._save_at_s:
+            self.save(now_s)
+
+    def save(self, now_s: float) -> None:
+        """Keep the catalogue for a start without a network."""
+        self._save_at_s = now_s + _SAVE_EVERY_S
+        if not self.has_catalogue or self.stamp == self._saved_stamp:
+            return
+        incarnation, seq = self.stamp
+        entries = [to_plain(entry) for entry in self.entries()]
+        try:
+            blob = pack({"incarnation": incarnation, "seq": seq, "entries": entries})
+            self._around.cache.save_catalogue(self.root, self.owner, blob)
+            self._saved_stamp = self.stamp
+        except ZcatError as error:
+            log.warning("catalogue not saved %s", kv(root=self.root, reason=error))
+
+    def close(self) -> None:
+        """Let go of the origin and fail who waits for it."""
+        self._disconnect()
+        self._fail_questions(Closed(f"root {self.root} is no longer followed"))
+        if not self.ready.done():
+            self.ready.set_exception(Closed(f"root {self.root} is no longer followed"))
+
+    def _restore(self) -> None:
+        blob = self._around.cache.load_catalogue(self.root, self.owner)
+        if blob is None:
+            return
+        try:
+            saved = unpack(blob, _CATALOGUE_BYTES_MAX)
+            entries = {plain["path"]: from_plain(Entry, plain) for plain in saved["entries"]}
+            self._follower.restore(entries, int(saved["incarnation"]), int(saved["seq"]))
+            self._saved_stamp = self.stamp
+        except (BadMessage, KeyError, TypeError, ValueError) as error:
+            log.warning(
+                "saved catalogue is unreadable, it is asked for again %s", kv(root=self.root, reason=error)
+            )
+
+    def _question(self, message: Message, wanted: type[Any], wait_s: float) -> Any:
+        question = _Question(message, Future())
+        id = next(self._around.ids)
+        self._around.loop.post(lambda: self._pose(id, question))
+        try:
+            reply = question.answer.result(wait_s)
+        except WaitedTooLong:
+            self._around.loop.post(lambda: self._drop(id))
+            raise Timeout(f"the publisher of root {self.root} did not answer within {wait_s:g} s") from None
+        except CancelledError:
+            raise Closed("the subscriber was closed") from None
+        if not isinstance(reply, wanted):
+            raise BadMessage(f"asked {message.verb!r}, answered {reply.verb!r}")
+        return reply
+
+    def _drop(self, id: int) -> None:
+        self._questions.pop(id, None)
+
+    def _pose(self, id: int, question: _Question) -> None:
+        if not self.is_here():
+            question.answer.set_exception(self.why_away())
+            return
+        self._questions[id] = question
+        self._send(question.message, id)  # what cannot leave now leaves when the origin answers a ping
+
+    def why_away(self) -> Unavailable:
+        """Say that the origin cannot be reached, and what the brokers say of it."""
+        state = f"its brokers say {self.listed.state!r}" if self.listed else "no broker lists it"
+        return Unavailable(f"the publisher of root {self.root} does not answer ({state})")
+
+    def _connect(self) -> None:
+        assert self.listed is not None
+        self._disconnect()
+        endpoints = self.listed.claim.endpoints
+        if not endpoints:
+            return
+        endpoint = endpoints[self._endpoint]
+        try:
+            self._socket = self._around.sockets.dealer(endpoint)
+        except ZcatError as error:
+            log.warning("cannot connect to a publisher %s", kv(root=self.root, endpoint=endpoint, reason=error))
+            return
+        self._around.loop.register(self._socket, self._receive)
+        log.info("connecting %s", kv(root=self.root, owner=self.owner[:8], endpoint=endpoint))
+        self._begin()
+
+    def _begin(self) -> None:
+        """A connection or a life of the origin begins: nothing that it owed will come."""
+        now_s = self._around.loop.now_s()
+        self._connected_at_s = now_s
+        self._was_here = True
+        self._carry_out(self._follower.connected(now_s))
+        for id, question in self._questions.items():
+            self._send(question.message, id)
+        self._around.fetcher.moved(self.key)
+
+    def _disconnect(self) -> None:
+        if self._socket is not None:
+            self._around.loop.unregister(self._socket)
+            self._socket.close(linger=0)
+            self._socket = None
+
+    def _send(self, message: Message, id: int) -> bool:
+        return self._socket is not None and send(self._socket, encode(message, id)) is Sent.OK
+
+    def _receive(self, parts: Parts) -> None:
+        received = decode(parts)
+        message, id, now_s = received.message, received.id, self._around.loop.now_s()
+        self._follower.heard(now_s)
+        match message:
+            case ChunkReply():
+                self._around.fetcher.arrived(id, message)
+            case Pong():
+                self._pong(message, now_s)
+            case TreePage():
+                self._carry_out(self._follower.page(message, now_s))
+            case Changes():
+                self._carry_out(self._follower.changes(message, now_s))
+            case Failed():
+                self._failed(id, message, now_s)
+            case _:
+                question = self._questions.pop(id, None)
+                if question is not None:
+                    question.answer.set_result(message)
+
+    def _pong(self, pong: Pong, now_s: float) -> None:
+        if pong.owner != self.owner:
+            raise BadMessage(
+                f"root {self.root}: wanted the owner {self.owner[:8]}, {pong.owner[:8]} answers there"
+            )
+        if self.has_catalogue and pong.incarnation != self._follower.incarnation:
+            self._around.fetcher.moved(self.key)
+        self._carry_out(self._follower.pong(pong, now_s))
+        for id, question in self._questions.items():
+            if id < self._asked_id:  # asked before the last ping, so it was lost, or its answer is late
+                self._send(question.message, id)
+        self._asked_id = max(self._asked_id, next(self._around.ids))
+
+    def _failed(self, id: int, failure: Failed, now_s: float) -> None:
+        question = self._questions.pop(id, None)
+        if question is not None:
+            question.answer.set_exception(failure.error)
+        elif not self._around.fetcher.failed(id, failure):
+            self._carry_out(self._follower.failed(failure.error, now_s))
+
+    def _carry_out(self, effects: Iterable[Effect]) -> None:
+        for effect in effects:
+            match effect:
+                case AskOrigin(message):
+                    self._send(message, next(self._around.ids))
+                case Updated(changes):
+                    log.debug("catalogue changed %s", kv(root=self.root, count=len(changes), seq=self.stamp[1]))
+                case Synced():
+                    incarnation, seq = self.stamp
+                    count = len(self)
+                    log.info("synced %s", kv(root=self.root, incarnation=incarnation, seq=seq, datasets=count))
+                    self._settle()
+
+    def _settle(self) -> None:
+        if not self.ready.done():
+            self.ready.set_result(None)
+
+    def _lose(self) -> None:
+        error = self.why_away()
+        self._fail_questions(error)
+        self._around.fetcher.away(self.key, error)
+        if self.has_catalogue:
+            self._settle()
+
+    def _fail_questions(self, error: ZcatError) -> None:
+        questions, self._questions = list(self._questions.values()), {}
+        for question in questions:
+            if not question.answer.done():
+                question.answer.set_exception(error)
