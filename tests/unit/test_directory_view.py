@@ -113,3 +113,11 @@ def test_an_answer_that_does_not_come_is_asked_for_again():
     view.use(now_s=0)
     assert view.tick(now_s=2.9) == []
     assert view.tick(now_s=3) == [Ask(Lookup())]
+
+
+def test_a_listing_does_not_undo_a_change_that_came_before_it():
+    view = DirectoryView()
+    view.use(now_s=0)
+    view.changed(change(4, listed(state="lapsed")), now_s=0)
+    view.listing(listing(listed(state="live"), seq=3), now_s=0)
+    assert view.claims()[0].state == "lapsed"

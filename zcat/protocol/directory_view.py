@@ -48,6 +48,7 @@ class DirectoryView:
         self._in_use = False
         self._arriving: list[ListedClaim] = []
         self._arriving_seq: int | None = None
+        self._news: dict[tuple[str, str], int] = {}  # claims that changed while a listing is on its way, and when
 
     @property
     def synced(self) -> bool:
@@ -78,7 +79,8 @@ class DirectoryView:
         arrived, self._arriving = self._arriving, []
         self._broker, self._seq = (answer.broker, answer.incarnation), self._arriving_seq
         self._asked_at_s, self._look_at_s = None, now_s + self._relook_s
-        effects: list[Effect] = [change for listed in arrived for change in self._merge(listed)]
+        fresh = [listed for listed in arrived if self._news.get(listed.claim.key, 0) <= self._arriving_seq]
+        effects: list[Effect] = [change for listed in fresh for change in self._merge(listed)]
         # what the broker no longer lists at all lapsed there so long ago that it was forgotten
         named = {listed.claim.key for listed in arrived}
         for key, held in list(self._claims.items()):
@@ -89,6 +91,8 @@ class DirectoryView:
     def changed(self, change: DirectoryChanged, now_s: float) -> list[Effect]:
         """Take one change that a broker published."""
         effects: list[Effect] = list(self._merge(change.listed))
+        if self._asked_at_s is not None:
+            self._news[change.listed.claim.key] = change.seq
         if (change.broker, change.incarnation) == self._broker:
             if change.seq > self._seq + 1:
                 effects += self._look(now_s)
@@ -142,7 +146,7 @@ class DirectoryView:
         if not self._in_use or self._asked_at_s is not None:
             return []
         self._asked_at_s, self._look_at_s = now_s, now_s + self._relook_s
-        self._arriving, self._arriving_seq = [], None
+        self._arriving, self._arriving_seq, self._news = [], None, {}
         return [Ask(Lookup())]
 
     def _merge(self, listed: ListedClaim) -> list[Effect]:

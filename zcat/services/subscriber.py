@@ -15,8 +15,6 @@ from concurrent.futures import Future
 from concurrent.futures import TimeoutError as WaitedTooLong
 from typing import Any, TypeVar
 
-import blosc2
-
 from zcat import __version__
 from zcat.config import SubscriberConfig
 from zcat.errors import (
@@ -46,6 +44,7 @@ from zcat.services.subscription import Subscription, Surroundings
 from zcat.services.views import RootView
 from zcat.storage.chunk_cache import ChunkCache
 from zcat.storage.disk_budget import DiskLimits
+from zcat.storage.reading import let_threads_run
 
 T = TypeVar("T")
 
@@ -100,7 +99,7 @@ class Subscriber:
 
     def start(self) -> None:
         """Begin: look for a broker, and follow what the configuration and the cache name. Returns at once."""
-        blosc2.set_releasegil(True)  # of the whole process: else one read of many chunks stops every other thread
+        let_threads_run()
         for root, owner in self._cache.known_roots():
             self._add(root, owner)
         self._broker.start()
