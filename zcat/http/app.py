@@ -1,0 +1,64 @@
+"""The HTTP side of a subscriber: one table of routes over what it can read."""
+
+from collections.abc import Iterable
+from typing import Any
+
+import falcon
+
+from zcat.config import HttpConfig
+from zcat.http import problems
+from zcat.http.catalogue import Info, Listing, Roots, Subscribe, Unsubscribe
+from zcat.http.download import Download
+from zcat.http.fetch import Fetch, FetchChunk, FetchPoints
+from zcat.http.pages import Health, Home, OpenApi
+from zcat.http.reads import Reads
+
+_EXPOSED = ("ETag", "Content-Range", "Accept-Ranges", "X-Zcat-Shape", "X-Zcat-Dtype", "Server-Timing")
+
+
+def make_app(reads: Reads, config: HttpConfig | None = None) -> Any:
+    """Return the WSGI app.
+
+    Args:
+        reads: the subscriber; its methods are called from the server's threads.
+        config: limits of answers, and which origins of the Web may read them.
+    """
+    config = config or HttpConfig()
+    app = falcon.App(media_type=falcon.MEDIA_JSON, middleware=list(_middleware(config)))
+    problems.install(app)
+    for template, resource in routes(reads, config).items():
+        app.add_route(template, resource)
+    return app
+
+
+def routes(reads: Reads, config: HttpConfig) -> dict[str, Any]:
+    """Return the table: URI template of each route, and what answers there."""
+    limit = config.answer_max_bytes
+    return {
+        "/": Home(),
+        "/api/roots": Roots(reads),
+        "/api/subscribe/{root:path}": Subscribe(reads, config.cors_origins),
+        "/api/unsubscribe/{root:path}": Unsubscribe(reads, config.cors_origins),
+        "/api/list/{path:path}": Listing(reads),
+        "/api/info/{path:path}": Info(reads),
+        "/api/fetch/{path:path}": Fetch(reads, limit),
+        "/api/points/{path:path}": FetchPoints(reads, limit),
+        "/api/chunk/{path:path}": FetchChunk(reads),
+        "/api/download/{path:path}": Download(reads),
+        "/api/health": Health(reads),
+        "/api/openapi.json": OpenApi(),
+    }
+
+
+class _Sniffing:
+    """Forbids browsers to guess types, also those of errors."""
+
+    def process_response(self, _req: Any, resp: Any, _resource: Any, _succeeded: bool) -> None:
+        """Add the header."""
+        resp.set_header("X-Content-Type-Options", "nosniff")
+
+
+def _middleware(config: HttpConfig) -> Iterable[Any]:
+    yield _Sniffing()
+    if config.cors_origins:
+        yield falcon.CORSMiddleware(allow_origins=config.cors_origins, expose_headers=_EXPOSED)

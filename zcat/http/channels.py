@@ -1,0 +1,128 @@
+"""Waitress's side of one connection, made patient with slow networks and impatient with hostile clients.
+
+What is added to waitress: deadlines for those who send or take too slowly, JSON for errors that never reach the
+app, pieces of a streamed body that are not copied, and the refusal of requests that say their length twice.
+"""
+
+import time
+from http import HTTPStatus
+from typing import Any
+
+from waitress.buffers import ReadOnlyFileBasedBuffer
+from waitress.channel import HTTPChannel
+from waitress.parser import HTTPRequestParser, ParsingError
+from waitress.task import ErrorTask, WSGITask
+
+from zcat.config import HttpConfig
+from zcat.http.bodies import WRAP_BYTES_MIN, BufferFile
+from zcat.http.problems import code_of_status, problem
+
+
+class Parser(HTTPRequestParser):
+    """Reads a request; refuses those whose length two readers could understand in two ways (RFC 9112, 6.1)."""
+
+    def parse_header(self, header_plus: bytes) -> None:
+        """Read the first line and the headers."""
+        super().parse_header(header_plus)
+        if "CONTENT_LENGTH" in self.headers and (self.chunked or "TRANSFER_ENCODING" in self.headers):
+            raise ParsingError("a request has either a Content-Length or a Transfer-Encoding")
+
+
+class Task(WSGITask):
+    """Answers a request by the app."""
+
+    request: Any  # here and below: what the stubs of waitress have wrong
+    channel: Any
+
+    def build_response_header(self) -> bytes:
+        """Return the header; a HEAD without a length has no chunks that would have to be ended."""
+        header = super().build_response_header()
+        if self.request.command == "HEAD":
+            self.chunked_response = False
+        return header
+
+    def write(self, data: Any) -> None:
+        """Send a piece of a body. Large ones are queued as they are: waitress itself would copy each twice."""
+        if len(data) < WRAP_BYTES_MIN or self.chunked_response or self.content_length is None:
+            super().write(bytes(data) if isinstance(data, memoryview) else data)
+            return
+        super().write(b"")  # the header, if it is not out yet
+        self.content_bytes_written += len(data)
+        assert self.content_bytes_written <= self.content_length
+        self.channel.write_soon(_queued(data))
+
+
+class Refusal(ErrorTask):
+    """Answers a request that cannot even be read: with JSON, as everything else that fails."""
+
+    request: Any
+    response_headers: Any
+
+    def execute(self) -> None:
+        """Send the error and close the connection."""
+        error = self.request.error
+        status = HTTPStatus(error.code)
+        self.status = f"{status.value} {status.phrase}"
+        body = problem(code_of_status(status.value), f"{error.reason}: {error.body}")
+        self.response_headers.append(("Content-Type", "application/json"))
+        self.response_headers.append(("Cache-Control", "no-store"))
+        self.set_close_on_finish()
+        self.content_length = len(body)
+        self.write(body)
+
+
+class Channel(HTTPChannel):
+    """One connection, and since when it waits for what."""
+
+    task_class = Task
+    error_task_class = Refusal
+    parser_class = Parser
+
+    _began_s = 0.0
+    _sent_nothing_since_s: float | None = None
+    _pending_bytes = 0
+
+    def received(self, data: bytes) -> bool:
+        """Take bytes of a request."""
+        if self.request is None:
+            self._began_s = time.monotonic()
+        return super().received(data)
+
+    def service(self) -> None:
+        """Answer the request; one that was sent behind it begins to count only now."""
+        super().service()
+        self._began_s = time.monotonic()
+
+    def is_too_slow(self, config: HttpConfig, now_s: float) -> bool:
+        """Say whether the other side keeps the connection without using it.
+
+        Args:
+            config: the limits.
+            now_s: of the monotonic clock.
+        """
+        if self.total_outbufs_len:
+            return self._takes_nothing(config, now_s)
+        self._sent_nothing_since_s = None
+        if self.requests or self.request is None:
+            return False  # being answered; or idle, which is waitress's own business
+        waited_s = now_s - self._began_s - config.header_deadline_s
+        if waited_s < 0:
+            return False
+        received = self.request.body_bytes_received
+        return not self.request.headers_finished or received < waited_s * config.body_rate_min_bytes
+
+    def _takes_nothing(self, config: HttpConfig, now_s: float) -> bool:
+        # A client that stops reading would else hold the worker that waits for room in its queue.
+        # What is pending may also grow, by what the worker adds; it shrinks only when the client takes some.
+        pending = self.total_outbufs_len
+        if self._sent_nothing_since_s is None or pending < self._pending_bytes:
+            self._sent_nothing_since_s = now_s
+        self._pending_bytes = pending
+        return now_s - self._sent_nothing_since_s > config.idle_timeout_s
+
+
+def _queued(data: Any) -> ReadOnlyFileBasedBuffer:
+    file: Any = BufferFile((data,))
+    buffer = ReadOnlyFileBasedBuffer(file)
+    buffer.prepare(len(data))
+    return buffer

@@ -1,0 +1,124 @@
+"""The routes that give parts of a dataset: slices, points and chunks."""
+
+from typing import Any
+
+import falcon
+import numpy as np
+
+from zcat.errors import BadRequest, BadSelection
+from zcat.http import ranges
+from zcat.http.bodies import Answer, Phases, not_modified
+from zcat.http.parts import check_size, encode, part_of, shape_headers
+from zcat.http.query import Query, address_of, query_of_body, query_of_params, whole_number
+from zcat.http.reads import Dataset, Reads
+from zcat.http.whole import Conditions, frame_answer
+from zcat.model.dataset import DatasetInfo
+from zcat.model.selection import Points, check_points
+from zcat.names import shown
+
+_COORDINATE_BYTES = 8
+
+
+class Fetch:
+    """``/api/fetch/{path}``: a part of a dataset, or all of it as it is stored."""
+
+    def __init__(self, reads: Reads, answer_max_bytes: int) -> None:
+        self._reads = reads
+        self._answer_max_bytes = answer_max_bytes
+
+    def on_get(self, req: Any, resp: Any, path: str) -> None:
+        """Answer a query string."""
+        self._serve(req, resp, path, query_of_params(req.params))
+
+    on_head = on_get
+
+    def on_post(self, req: Any, resp: Any, path: str) -> None:
+        """Answer a JSON body: for keys too long for a URL."""
+        self._serve(req, resp, path, query_of_body(req.bounded_stream.read()))
+
+    def _serve(self, req: Any, resp: Any, path: str, query: Query) -> None:
+        phases = Phases()
+        conditions = Conditions.of(req)
+
+        def work(dataset: Dataset) -> Answer:
+            phases.end("find")
+            return self._answer(dataset, query, conditions, phases)
+
+        answer = self._reads.on_version(*address_of(req, path), work)
+        answer.headers["Server-Timing"] = str(phases)
+        answer.put(resp)
+
+    def _answer(self, dataset: Dataset, query: Query, conditions: Conditions, phases: Phases) -> Answer:
+        info = dataset.info
+        tag = ranges.make_tag(info.version.etag, query.fmt, query.field, query.slice_text, query.indices)
+        if ranges.is_known(conditions.if_none_match, tag):
+            return not_modified(tag)
+        if query.is_whole:
+            return frame_answer(dataset.frame(), tag, conditions)
+        if conditions.range_:
+            raise falcon.HTTPError(416, description="a computed answer has no ranges; ask for the part as a slice")
+        part = part_of(dataset, query)
+        check_size(part.nbytes, self._answer_max_bytes)
+        if conditions.is_head:
+            return Answer(tag, headers=part.headers, nbytes=part.length(query.fmt))
+        block = part.read()
+        phases.end("read")
+        body = encode(block, query.fmt, info)
+        phases.end("encode")
+        return Answer(tag, headers=part.headers, body=body)
+
+
+class FetchPoints:
+    """``/api/points/{path}``: single items, at coordinates that the body lists."""
+
+    def __init__(self, reads: Reads, answer_max_bytes: int) -> None:
+        self._reads = reads
+        self._answer_max_bytes = answer_max_bytes
+
+    def on_post(self, req: Any, resp: Any, path: str) -> None:
+        """Read int64 coordinates, little-endian, ``(npoints, ndim)``; answer the items in their order."""
+        fmt = req.get_param("fmt", default="raw")
+        if fmt not in ("raw", "chunks"):
+            raise BadRequest(f"fmt {shown(fmt)}: wanted raw or chunks")
+        body = req.bounded_stream.read()
+
+        def work(dataset: Dataset) -> Answer:
+            points = _points(body, dataset.info)
+            array = dataset.info.geometry.array
+            check_size(points.size * (array.itemsize if array else 1), self._answer_max_bytes)
+            block = dataset.read(points)
+            return Answer(headers=shape_headers(block.shape, block.dtype), body=encode(block, fmt, dataset.info))
+
+        self._reads.on_version(*address_of(req, path), work).put(resp)
+
+
+class FetchChunk:
+    """``/api/chunk/{path}?nchunk=N``: one compressed chunk."""
+
+    def __init__(self, reads: Reads) -> None:
+        self._reads = reads
+
+    def on_get(self, req: Any, resp: Any, path: str) -> None:
+        """Answer the chunk as it is stored."""
+        nchunk = whole_number(req.get_param("nchunk"), "nchunk")
+        conditions = Conditions.of(req)
+
+        def work(dataset: Dataset) -> Answer:
+            tag = ranges.make_tag(dataset.info.version.etag, "chunk", str(nchunk))
+            if ranges.is_known(conditions.if_none_match, tag):
+                return not_modified(tag)
+            return Answer(tag, body=(dataset.chunk(nchunk),))
+
+        self._reads.on_version(*address_of(req, path), work).put(resp)
+
+    on_head = on_get
+
+
+def _points(body: bytes, info: DatasetInfo) -> Points:
+    array = info.geometry.array
+    if array is None or not array.shape:
+        raise BadSelection("points are for arrays of one axis or more")
+    row = _COORDINATE_BYTES * len(array.shape)
+    if len(body) % row:
+        raise BadRequest(f"{len(body)} bytes of coordinates: wanted int64, {row} bytes for each point")
+    return check_points(np.frombuffer(body, "<i8").reshape(-1, len(array.shape)), array.shape)

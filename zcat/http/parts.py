@@ -1,0 +1,153 @@
+"""Parts of a dataset: what a query means for it, and the forms in which its items are sent."""
+
+import functools
+import io
+import math
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from zcat.errors import BadSelection, TooLarge
+from zcat.http.query import Query
+from zcat.http.reads import Buffer, Dataset
+from zcat.limits import MIB
+from zcat.model.dataset import DatasetInfo, Kind
+from zcat.model.selection import Points, Read, parse_key
+from zcat.names import shown
+from zcat.storage.answers import answer_compression, cframe_of_bytes, chunk_stream
+from zcat.storage.dtypes import dtype_text, parse_dtype
+from zcat.storage.slice_frames import cframe_of_slice
+
+STREAM_BYTES_MIN = 64 * MIB
+"""A chunk stream of more is compressed while it is sent, and then nobody can say its length beforehand."""
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """A part of a dataset that is known, but not yet read."""
+
+    shape: tuple[int, ...]
+    dtype: np.dtype
+    read: Callable[[], npt.NDArray[Any]]
+
+    @property
+    def nbytes(self) -> int:
+        """Of the items, uncompressed."""
+        return math.prod(self.shape) * self.dtype.itemsize
+
+    @property
+    def headers(self) -> dict[str, str]:
+        """Shape and dtype, for formats that do not carry them."""
+        return {"Accept-Ranges": "none", **shape_headers(self.shape, self.dtype)}
+
+    def length(self, fmt: str) -> int | None:
+        """Return the length of the body in bytes if it is known without reading."""
+        if fmt == "raw":
+            return self.nbytes
+        return len(_npy_head(self.shape, self.dtype)) + self.nbytes if fmt == "npy" else None
+
+
+def part_of(dataset: Dataset, query: Query) -> Part:
+    """Say what a query means for a dataset.
+
+    Raises:
+        BadSelection: the dataset has no such part.
+    """
+    return (_array_part if dataset.info.entry.kind is Kind.ARRAY else _bytes_part)(dataset, query)
+
+
+def _array_part(dataset: Dataset, query: Query) -> Part:
+    geometry = dataset.info.geometry.array
+    assert geometry is not None
+    dtype = _dtype(geometry.dtype)
+    read = parse_key(query.key(geometry.shape), geometry.shape)
+    name = query.field
+    if not name:
+        return Part(read.shape, dtype, lambda: _in_order(read.finish(dataset.read(read.what))))
+    if dtype.fields is None or name not in dtype.fields:
+        names = ", ".join(dtype.names or ()) or "none, it is not structured"
+        raise BadSelection(f"field {shown(name)}: the dataset has {names}")
+    field = dtype.fields[name][0]
+    shape = read.shape + field.shape
+    return Part(shape, field.base, lambda: _in_order(read.finish(dataset.read(read.what))[name]))
+
+
+def _bytes_part(dataset: Dataset, query: Query) -> Part:
+    """Return a part of a byte frame, which is sliced by its items: one axis."""
+    if query.indices or query.field:
+        raise BadSelection("indices and field are for arrays; this is a byte frame or file, which has slices")
+    geometry = dataset.info.geometry
+    itemsize = geometry.typesize if dataset.info.entry.kind is Kind.FRAME else 1
+    dtype = np.dtype(f"V{itemsize}" if itemsize > 1 else "u1")
+    shape = (geometry.nbytes // itemsize,)
+    key = query.key(shape)
+    read = parse_key(key, shape)
+    if len(read.shape) == 0:  # one item: a frame has no scalars
+        read = Read(read.what, None, (1,))
+    axis = read.what.axes[0] if not isinstance(read.what, Points) else range(0)
+    assert isinstance(axis, range)
+
+    def work() -> npt.NDArray[Any]:
+        if not len(axis):
+            return np.empty(0, dtype)
+        span = dataset.read_bytes(axis[0] * itemsize, (axis[-1] + 1) * itemsize)
+        return _in_order(read.finish(np.frombuffer(span, dtype)[:: axis.step]))
+
+    return Part(read.shape, dtype, work)
+
+
+def check_size(nbytes: int, nbytes_max: int) -> None:
+    """Refuse an answer that is too large to be made in memory.
+
+    Raises:
+        TooLarge: with what to do instead.
+    """
+    if nbytes > nbytes_max:
+        raise TooLarge(
+            f"the answer would have {nbytes} bytes, the limit (answer_max_bytes) is {nbytes_max}; "
+            "ask for a smaller slice, or for the whole dataset, which is streamed"
+        )
+
+
+def shape_headers(shape: tuple[int, ...], dtype: np.dtype) -> dict[str, str]:
+    """Say in headers what a body without a header of its own holds."""
+    # names of fields may have any letters, a header may not; a Python literal reads the escapes back
+    text = dtype_text(dtype).encode("ascii", "backslashreplace").decode()
+    return {"X-Zcat-Shape": ",".join(map(str, shape)), "X-Zcat-Dtype": text}
+
+
+def encode(block: npt.NDArray[Any], fmt: str, info: DatasetInfo) -> Sequence[Buffer] | Iterator[Buffer]:
+    """Return the body for an array in C order: an iterator where it is made while it is sent."""
+    if fmt == "raw":
+        return (_raw(block),)
+    if fmt == "npy":
+        return _npy_head(block.shape, block.dtype), _raw(block)
+    compression = answer_compression(info.compression, block.nbytes)
+    if fmt == "cframe":
+        is_array = info.entry.kind is Kind.ARRAY
+        return cframe_of_slice(block, compression) if is_array else cframe_of_bytes(block, compression)
+    chunks = chunk_stream(block, compression)
+    return chunks if block.nbytes > STREAM_BYTES_MIN else list(chunks)
+
+
+@functools.lru_cache(maxsize=256)
+def _dtype(text: str) -> np.dtype:
+    return parse_dtype(text)
+
+
+def _in_order(value: Any) -> npt.NDArray[Any]:
+    return np.asarray(value, order="C")  # ascontiguousarray would give a scalar an axis
+
+
+def _raw(block: npt.NDArray[Any]) -> memoryview:
+    return memoryview(block.reshape(-1).view(np.uint8))  # type: ignore[arg-type]  # arrays are buffers
+
+
+def _npy_head(shape: tuple[int, ...], dtype: np.dtype) -> bytes:
+    head = io.BytesIO()
+    described = {"descr": np.lib.format.dtype_to_descr(dtype), "fortran_order": False, "shape": shape}
+    np.lib.format.write_array_header_2_0(head, described)
+    return head.getvalue()

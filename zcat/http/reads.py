@@ -1,0 +1,96 @@
+"""What the HTTP side needs of a subscriber, and nothing more.
+
+The app is made over anything of this shape: the real subscriber, one that lives in another process, or a
+test's dictionary of arrays. All calls block, are safe from several threads and raise only ``ZcatError``.
+"""
+
+from collections.abc import Callable, Iterator
+from typing import Any, Protocol, TypeAlias, TypeVar
+
+import numpy.typing as npt
+
+from zcat.model.dataset import DatasetInfo, Entry
+from zcat.model.selection import Points, Selection
+
+Buffer: TypeAlias = bytes | memoryview
+T = TypeVar("T")
+
+
+class Frame(Protocol):
+    """A dataset as one contiguous Blosc2 frame: always the same bytes for one version."""
+
+    @property
+    def nbytes(self) -> int:
+        """Of the whole frame."""
+
+    @property
+    def local(self) -> bool:
+        """All of it is at hand: `iter_bytes` never waits for another host."""
+
+    def iter_bytes(self, start: int = 0, stop: int | None = None) -> Iterator[Buffer]:
+        """Yield bytes ``start`` to ``stop`` in order, fetching as it goes."""
+
+
+class Dataset(Protocol):
+    """One version of a dataset."""
+
+    @property
+    def info(self) -> DatasetInfo:
+        """All that is known of it besides its chunks."""
+
+    @property
+    def complete(self) -> bool:
+        """All its chunks are in the cache."""
+
+    def read(self, what: Selection | Points) -> npt.NDArray[Any]:
+        """Return the items of an array, in C order, as a block of the selection's shape."""
+
+    def read_bytes(self, start: int, stop: int) -> Buffer:
+        """Return content bytes of a byte frame or file."""
+
+    def chunk(self, nchunk: int) -> Buffer:
+        """Return one compressed chunk, verified."""
+
+    def frame(self) -> Frame:
+        """Return the dataset as a frame; of a file, the frame that holds its bytes."""
+
+
+class RootState(Protocol):
+    """What is known of a root."""
+
+    @property
+    def name(self) -> str: ...  # noqa: D102
+    @property
+    def owner(self) -> str | None: ...  # noqa: D102
+    @property
+    def state(self) -> str: ...  # noqa: D102
+    @property
+    def followed(self) -> bool: ...  # noqa: D102
+    @property
+    def contested(self) -> bool: ...  # noqa: D102
+    @property
+    def datasets(self) -> int | None: ...  # noqa: D102
+    @property
+    def synced(self) -> bool: ...  # noqa: D102
+
+
+class Reads(Protocol):
+    """What answers: a subscriber."""
+
+    def roots(self) -> list[Any]:
+        """Return a `RootState` of every root that is known."""
+
+    def follow(self, root: str) -> Any:
+        """Begin to follow a root, given as ``name`` or ``name@owner``."""
+
+    def unfollow(self, root: str) -> None:
+        """Stop following a root."""
+
+    def entries(self, root: str, under: str = "") -> list[Entry]:
+        """Return the catalogue by path: of the root, of a folder, or the one line of a dataset."""
+
+    def on_version(self, root: str, path: str, work: Callable[[Dataset], T]) -> T:
+        """Run ``work`` on the newest version, and again if that turns out to be stale."""
+
+    def health(self) -> dict[str, Any]:
+        """Say how the subscriber is; ``"status"`` is ``"ok"`` or ``"degraded"``."""

@@ -1,0 +1,164 @@
+"""An HTTP server in a thread of its own: waitress, set up for many connections and large bodies."""
+
+import ipaddress
+import logging
+import resource
+import socket
+import threading
+import time
+from typing import Any
+
+from waitress.adjustments import Adjustments
+from waitress.server import TcpWSGIServer
+from waitress.task import ThreadedTaskDispatcher
+
+from zcat.config import HttpConfig
+from zcat.errors import AddressInUse
+from zcat.http.channels import Channel
+from zcat.limits import GIB, KIB
+from zcat.logs import kv
+
+log = logging.getLogger(__name__)
+
+_FILES_BESIDES = 512  # sockets of ZeroMQ, cache files and the like, besides the connections
+_SPARE_CONNECTIONS = 16  # waitress counts its listener and its wake-up pipe as connections
+_LOOP_TIMEOUT_S = 1
+_CLOSE_TIMEOUT_S = 5
+
+
+class HttpServer:
+    """Serves a WSGI app until it is closed."""
+
+    def __init__(self, app: Any, config: HttpConfig) -> None:
+        """Prepare; `start` binds the address."""
+        self._app = app
+        self._config = config
+        self._server: _Server | None = None
+        self._thread: threading.Thread | None = None
+        self.url = ""
+        """Where it answers, with the real port and no slash at the end; empty before `start`."""
+
+    def start(self) -> None:
+        """Bind the address and begin to answer.
+
+        Raises:
+            AddressInUse: somebody else has the address, or it is not this host's.
+        """
+        config = self._config
+        listener = _bound(config)
+        raise_file_limit(config.connections_max + _FILES_BESIDES)
+        host, port = listener.getsockname()[:2]
+        self.url = f"http://{f'[{host}]' if ':' in host else host}:{port}"
+        self._server = _Server(self._app, config, listener)
+        self._thread = threading.Thread(target=self._server.run, name="zcat-http", daemon=True)
+        self._thread.start()
+        warning = exposure(config)
+        if warning:
+            log.warning("%s %s", warning, kv(url=self.url))
+
+    def close(self) -> None:
+        """Stop answering: connections are closed, and what was being sent is cut."""
+        server, thread = self._server, self._thread
+        if server is None or thread is None:
+            return
+        self._server = self._thread = None
+        server.trigger.pull_trigger(server.close_all)
+        thread.join(_CLOSE_TIMEOUT_S)
+        server.task_dispatcher.shutdown(timeout=_CLOSE_TIMEOUT_S)
+
+
+def exposure(config: HttpConfig) -> str | None:
+    """Return a sentence that warns if others than this host can reach the server; else None."""
+    addresses = _resolved(config)
+    if all(ipaddress.ip_address(address[4][0].partition("%")[0]).is_loopback for address in addresses):
+        return None
+    return (
+        f"HTTP listens on {config.host}: everybody who can reach this host can read all that this subscriber "
+        "follows, and can make it follow other roots; put an authenticating proxy in front, or bind 127.0.0.1"
+    )
+
+
+def raise_file_limit(wanted: int) -> None:
+    """Let this process open ``wanted`` files, or as many as its hard limit allows."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    allowed = wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)
+    if soft != resource.RLIM_INFINITY and soft < allowed:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (allowed, hard))
+    if allowed < wanted:
+        log.warning("few files may be open %s", kv(wanted=wanted, allowed=allowed, ulimit="-n"))
+
+
+class _Server(TcpWSGIServer):
+    """What `waitress.create_server` would make, with our channels and our maintenance."""
+
+    channel_class = Channel
+    trigger: Any  # here and below: what the stubs of waitress have wrong
+    active_channels: Any
+
+    def __init__(self, app: Any, config: HttpConfig, listener: socket.socket) -> None:
+        adjustments = Adjustments(
+            sockets=[listener],
+            threads=config.threads,
+            connection_limit=config.connections_max + _SPARE_CONNECTIONS,
+            channel_timeout=max(round(config.idle_timeout_s), 1),
+            cleanup_interval=1,
+            asyncore_loop_timeout=_LOOP_TIMEOUT_S,
+            asyncore_use_poll=True,  # select() knows no file number above 1023
+            max_request_header_size=config.header_max_bytes,
+            max_request_body_size=config.body_max_bytes + 1,  # waitress refuses the number itself
+            inbuf_overflow=config.body_max_bytes + 1,
+            outbuf_overflow=GIB,  # never a temporary file: what is pending is bounded by its high-water mark
+            recv_bytes=64 * KIB,
+            channel_request_lookahead=0,
+            clear_untrusted_proxy_headers=True,
+            expose_tracebacks=False,
+            ident=None,
+            log_socket_errors=False,
+        )
+        self._config = config
+        dispatcher = ThreadedTaskDispatcher()
+        # Waitress warns for each request that must wait for a thread, which is no news under load.
+        dispatcher.queue_logger = logging.Logger(__name__, logging.ERROR)
+        dispatcher.set_thread_count(config.threads)
+        address = (listener.family, listener.type, listener.proto, listener.getsockname())
+        super().__init__(
+            app, _sock=listener, dispatcher=dispatcher, adj=adjustments, sockinfo=address, bind_socket=False
+        )
+
+    def maintenance(self, now: Any) -> None:
+        """Close idle connections, and those of clients that are too slow; called about once a second."""
+        super().maintenance(now)
+        now_s = time.monotonic()
+        for channel in self.active_channels.values():
+            if channel.is_too_slow(self._config, now_s):
+                log.info("connection too slow %s", kv(client=channel.addr[0]))
+                channel.will_close = True
+
+    def close_all(self) -> None:
+        """Close everything, which ends the loop; only its own thread may call."""
+        for channel in list(self.active_channels.values()):
+            channel.handle_close()  # wakes the worker that waits for room, too
+        self.close()
+
+
+def _resolved(config: HttpConfig) -> list[Any]:
+    try:
+        return socket.getaddrinfo(
+            config.host or None, config.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+        )
+    except OSError as error:
+        raise AddressInUse(f"HTTP address {config.host}:{config.port}: {error.strerror}") from None
+
+
+def _bound(config: HttpConfig) -> socket.socket:
+    family, kind, protocol, _, address = _resolved(config)[0]
+    listener = socket.socket(family, kind, protocol)
+    try:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.bind(address)
+    except OSError as error:
+        listener.close()
+        raise AddressInUse(
+            f"HTTP address {config.host}:{config.port} cannot be bound ({error.strerror}); choose another port"
+        ) from None
+    return listener
