@@ -11,7 +11,7 @@ import pytest
 FLOORS = [
     {"errors", "limits"},
     {"names", "logs"},
-    {"model", "config"},
+    {"model", "config", "config_file"},
     {"protocol"},
     {"storage", "net", "client"},
     {"services"},
