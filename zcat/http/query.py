@@ -1,5 +1,6 @@
 """What a data request asks for, read from a query string or from a JSON body with the same keys."""
 
+import functools
 import json
 from dataclasses import dataclass
 from typing import Any
@@ -48,7 +49,7 @@ def address_of(req: Any, text: str) -> tuple[str, str]:
     uri = req.env.get("REQUEST_URI") or req.env.get("RAW_URI") or ""
     if "%2f" in uri.partition("?")[0].lower():
         raise BadName(f"path {shown(text)}: a slash is a slash, not %2F")
-    return split_address(text)
+    return _split(text)
 
 
 def root_of(req: Any, text: str) -> str:
@@ -102,6 +103,11 @@ def whole_number(text: str | None, name: str) -> int:
     if text is None or not (text.isascii() and text.isdecimal() and len(text) < 19):
         raise BadRequest(f"parameter {name}: wanted an integer from 0, got {shown(text or '')}")
     return int(text)
+
+
+@functools.lru_cache(maxsize=4096)
+def _split(text: str) -> tuple[str, str]:
+    return split_address(text)  # PERF: 12 us, a tenth of a small answer; what is refused is not kept
 
 
 def _query(fields: dict[str, Any]) -> Query:

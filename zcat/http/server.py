@@ -129,10 +129,11 @@ class _Server(TcpWSGIServer):
         """Close idle connections, and those of clients that are too slow; called about once a second."""
         super().maintenance(now)
         now_s = time.monotonic()
-        for channel in self.active_channels.values():
+        for channel in list(self.active_channels.values()):
             if channel.is_too_slow(self._config, now_s):
                 log.info("connection too slow %s", kv(client=channel.addr[0]))
-                channel.will_close = True
+                # not its will_close, which waits until the client takes something: it never will
+                channel.handle_close()
 
     def close_all(self) -> None:
         """Close everything, which ends the loop; only its own thread may call."""
