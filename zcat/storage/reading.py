@@ -30,10 +30,10 @@ Bytes: TypeAlias = npt.NDArray[np.uint8]
 Inside: TypeAlias = tuple[slice | Indices, ...]
 Corner: TypeAlias = list[int]
 
-# PERF: chunks of 4 MiB float32, zstd-1, one thread. Through the handle a part costs 0.1 ms and then as much per
-# byte of its blocks as a whole chunk does (6.7 ms in blocks of 16 KiB, 4.0 ms in blocks of 128 KiB), but other
-# threads wait for it. So it would win up to a whole chunk for a reader who is alone, up to the half for two,
-# and up to a quarter where four cores read.
+# PERF: chunks of 4 MiB float32, zstd-1, 2 cores. Through the handle a part costs 0.1 ms and then as much per byte
+# of its blocks as a whole chunk does, but other threads wait for it. Measured per chunk, handle against
+# decompressing all: one reader 2.2 to 7.8 ms for a quarter and 7.8 to 9.1 ms for three quarters; two readers 2.3 to
+# 4.1 ms and 9.8 to 5.0 ms, even at about a half. With more cores that comes down (not measured), hence a quarter.
 PART_SHARE_MAX = 1 / 4
 
 POINTS_ONE_BY_ONE_MAX = 16
