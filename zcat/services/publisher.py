@@ -1,0 +1,309 @@
+"""A publisher: a folder as a root, answered for on a ROUTER, told of on PUB, and listed at brokers.
+
+One loop thread owns the sockets and the catalogue; a few threads read chunks, one looks for changes, and the
+folder's watcher says when. Several publishers may live in one process.
+"""
+
+import logging
+import socket
+import threading
+import time
+from contextlib import ExitStack, suppress
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+from zcat.config import PublisherConfig
+from zcat.errors import BadConfig, Closed, StorageFailed, Timeout, ZcatError
+from zcat.limits import CONTROL_FRAME_BYTES_MAX
+from zcat.logs import kv
+from zcat.model.dataset import Entry
+from zcat.model.root import Claim
+from zcat.names import check_endpoint, check_root, shown
+from zcat.net.loop import Loop
+from zcat.net.sockets import (
+    CONTROL,
+    Context,
+    SocketFactory,
+    SocketOptions,
+    endpoint_of,
+    exposure,
+    make_context,
+)
+from zcat.protocol.catalogue import Catalogue
+from zcat.protocol.messages import Changes
+from zcat.protocol.serving import ServingLimits
+from zcat.services.announcing import Announcing
+from zcat.services.request_server import RequestServer
+from zcat.services.root_origin import RootOrigin
+from zcat.services.workers import Workers, hand_over
+from zcat.storage.byte_frames import ByteFrames
+from zcat.storage.directory_root import DirectoryRoot, DirectoryTimes
+from zcat.storage.disk_budget import DiskLimits
+from zcat.storage.identity import Identity
+from zcat.storage.watch import WatchTimes
+
+FAREWELL_S = 1.0
+"""How long `Publisher.close` waits for brokers to confirm that the root is gone."""
+
+RAISE_RETRY_S = 5.0
+
+REQUESTS = SocketOptions(message_bytes=CONTROL_FRAME_BYTES_MAX, frame_bytes_max=CONTROL_FRAME_BYTES_MAX)
+"""Requests are small whatever their answers are. The high-water mark is that of small answers, too: large ones are
+counted in bytes before they get there."""
+
+_SOMEWHERE = ("192.0.2.1", 9)  # TEST-NET-1: nothing is ever sent there, it only names a direction
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Ready:
+    """Where a publisher is to be found."""
+
+    root: str
+    owner: str
+    endpoints: tuple[str, ...]
+    """As they are announced, best first."""
+
+
+class Publisher:
+    """Offers one folder. `start`, then `close`; or a ``with`` statement."""
+
+    def __init__(self, config: PublisherConfig, context: Context | None = None) -> None:
+        """Prepare; nothing is opened before `start`.
+
+        Args:
+            config: what to offer.
+            context: shared with other services of this process; its own if None.
+        """
+        self._config = config
+        self._context = context
+        self._opened = ExitStack()
+        self._closing = threading.Lock()
+        self.ready: Ready | None = None
+        """Known after `start`."""
+
+    def __enter__(self) -> Self:
+        self.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def start(self) -> Ready:
+        """Look at the folder, bind, and begin to answer and to announce.
+
+        Raises:
+            BadConfig, BadName: the configuration says something that cannot be.
+            AddressInUse: the endpoint cannot be bound.
+            CacheInUse: another process has the state folder.
+            BadContent, StorageFailed: the state folder is damaged, or its disk or the root's refuses.
+        """
+        assert self.ready is None
+        config = self._config
+        check_root(config.root)
+        _check_apart(Path(config.path), Path(config.state))
+        with ExitStack() as opened:
+            context = self._context
+            if context is None:
+                context = make_context()
+                opened.callback(context.term)
+            self._identity = opened.enter_context(Identity.load(Path(config.state)))
+            self._root = self._open_root()
+            opened.callback(self._root.close)
+            catalogue = Catalogue(
+                config.root, self._identity.owner, self._identity.incarnation, self._first_look()
+            )
+            self._loop = Loop(f"publisher-{config.root}")
+            opened.callback(self._loop.stop)
+            endpoint = self._bind(SocketFactory(context, REQUESTS), catalogue)
+            opened.callback(self._workers.close)
+            opened.callback(self._origin.close)
+            self._announcing = Announcing(
+                self._loop, SocketFactory(context, CONTROL), config.brokers, self._outdone
+            )
+            self.ready = Ready(config.root, catalogue.owner, (endpoint,))
+            self._loop.post(self._begin)
+            self._loop.start()
+            self._root.watch(self._origin.something_changed)
+            self._opened = opened.pop_all()
+        log.info("ready %s", kv(endpoint=self.ready.endpoints[0], root=config.root, owner=self._identity.owner))
+        return self.ready
+
+    def close(self) -> None:
+        """Withdraw the root from the brokers and end, within two seconds. A second call does nothing."""
+        with self._closing:
+            if self.ready is None:
+                return
+            with suppress(Closed, Timeout):
+                self._farewell()
+            self._opened.close()
+            self.ready = None
+
+    def stats(self) -> dict[str, int]:
+        """Count what was done since the start, and what is held now."""
+        counters, catalogue = self._server.counters, self._origin.catalogue
+        return {
+            "datasets": len(catalogue),
+            "incarnation": catalogue.incarnation,
+            "seq": catalogue.seq,
+            "brokers_listing": self._announcing.listed_count,
+            "contested": int(self._announcing.is_contested),
+            "requests": counters.requests,
+            "answers": counters.answers,
+            "answers_bytes": counters.answers_bytes,
+            "failures": counters.failures,
+            "refused_busy": counters.refused_busy,
+            "peers_lost": counters.peers_lost,
+            "bad_messages": self._loop.counters.bad_messages,
+            "jobs_waiting": self._server.jobs_count,
+            "held_bytes": self._server.held_bytes,
+            "converted_bytes": self._byte_frames.used_bytes,
+        }
+
+    # -- private -------------------------------------------------------------------------------------
+
+    def _open_root(self) -> DirectoryRoot:
+        config = self._config
+        limits = DiskLimits(config.quota_bytes, reserve_bytes=config.reserve_bytes)
+        owner = self._identity.owner
+        self._byte_frames = ByteFrames(Path(config.state) / "converted", limits, config.root, owner)
+        watch = WatchTimes(poll_s=config.poll_s, rescan_s=config.rescan_s)
+        try:
+            return DirectoryRoot(
+                Path(config.path), owner, self._byte_frames, DirectoryTimes(config.settle_s, watch)
+            )
+        except ZcatError:
+            self._byte_frames.close()
+            raise
+
+    def _first_look(self) -> list[Entry]:
+        """Look at everything; at what is being written, once more a moment later."""
+        looked = self._root.look(None, {})
+        changes = looked.changes
+        if looked.unsettled:
+            time.sleep(self._config.settle_s)
+            changes = changes + self._root.look(looked.unsettled, {}).changes
+        entries = [change.entry for change in changes if change.entry is not None]
+        problems = sum(entry.problem is not None for entry in entries)
+        log.info("looked at the root %s", kv(root=self._config.root, datasets=len(entries), problems=problems))
+        return entries
+
+    def _bind(self, sockets: SocketFactory, catalogue: Catalogue) -> str:
+        """Bind the ROUTER; give the endpoint that others are told."""
+        config = self._config
+        router = sockets.router(config.listen)
+        bound = endpoint_of(router)
+        warning = exposure(bound)
+        if warning:
+            log.warning("%s", warning)
+        self._origin = RootOrigin(self._root, catalogue, self._loop, self._publish, config.settle_s)
+        self._workers = Workers("read", config.io_threads)
+        limits = ServingLimits(
+            peer_bytes_max=config.peer_bytes,
+            total_bytes_max=config.total_bytes,
+            working_max=2 * config.io_threads + 2,  # so that no thread waits for the loop
+        )
+        self._server = RequestServer(self._loop, router, self._origin, self._workers, limits)
+        return advertised(bound, config.advertise, config.brokers)
+
+    def _claim(self) -> Claim:
+        assert self.ready is not None
+        c = self._origin.catalogue
+        return Claim(c.root, c.owner, self.ready.endpoints, c.incarnation, c.seq, self._config.lease_s)
+
+    def _begin(self) -> None:
+        self._announcing.begin(self._claim(), self._config.renew_s)
+
+    def _publish(self, messages: list[Changes]) -> None:
+        for changes in messages:
+            self._announcing.publish(changes)
+        self._announcing.update(self._claim())
+
+    def _outdone(self, above: int) -> None:
+        """A broker remembers a later life of ours, so our counter was lost: go above it."""
+        log.warning("going above a later life of ours %s", kv(root=self._config.root, remembered=above))
+        self._workers.do(partial(self._raise_above, above))
+
+    def _raise_above(self, above: int) -> None:
+        try:
+            incarnation = self._identity.raise_above(above)
+        except StorageFailed as error:
+            log.warning("cannot begin a new life %s", kv(root=self._config.root, reason=error))
+            hand_over(self._loop, partial(self._retry_outdone, above))
+        else:
+            hand_over(self._loop, partial(self._new_life, incarnation))
+
+    def _retry_outdone(self, above: int) -> None:
+        self._loop.call_after(RAISE_RETRY_S, partial(self._outdone, above))
+
+    def _new_life(self, incarnation: int) -> None:
+        self._origin.new_life(incarnation)
+        self._announcing.update(self._claim())
+
+    def _farewell(self) -> None:
+        """Withdraw, and wait until those brokers that listed the root have heard it."""
+        until_s = time.monotonic() + FAREWELL_S
+        listing = self._loop.call(self._withdraw, FAREWELL_S)
+        while self._announcing.listed_count < listing and time.monotonic() < until_s:
+            time.sleep(0.005)
+
+    def _withdraw(self) -> int:
+        listing = self._announcing.listed_count
+        self._announcing.withdraw()
+        return listing
+
+
+def advertised(bound: str, host: str | None, brokers: tuple[str, ...]) -> str:
+    """Give the endpoint that others reach a bound one by.
+
+    Args:
+        bound: as the socket says, with its real port.
+        host: what the operator says: a host, an address, or a whole endpoint; None to find out.
+        brokers: the way to the first of them decides which address of this host is told.
+
+    Raises:
+        BadName: ``host`` is none.
+    """
+    if not bound.startswith("tcp://"):
+        return bound
+    if host is not None and "://" in host:
+        return check_endpoint(host)
+    address, _, port = bound.removeprefix("tcp://").rpartition(":")
+    if host is None and address.strip("[]") not in ("0.0.0.0", "::", "*"):
+        return bound
+    told = (host if host is not None else _own_address(brokers)).strip("[]")
+    return check_endpoint(f"tcp://[{told}]:{port}" if ":" in told else f"tcp://{told}:{port}")
+
+
+def _own_address(brokers: tuple[str, ...]) -> str:
+    """Give this host's address on the way to the first broker; connecting a UDP socket sends nothing."""
+    towards = [_SOMEWHERE]
+    for broker in brokers[:1]:
+        host, _, port = broker.removeprefix("tcp://").rpartition(":")
+        if broker.startswith("tcp://"):
+            towards.insert(0, (host.strip("[]"), int(port)))
+    for towards_host, towards_port in towards:
+        with suppress(OSError):
+            family, kind, _, _, address = socket.getaddrinfo(towards_host, towards_port, type=socket.SOCK_DGRAM)[0]
+            with socket.socket(family, kind) as probe:
+                probe.connect(address)
+                return str(probe.getsockname()[0])
+    return "127.0.0.1"
+
+
+def _check_apart(path: Path, state: Path) -> None:
+    """Refuse a state folder that would be offered as a part of the root."""
+    root, inside = path.resolve(), state.resolve()
+    if not inside.is_relative_to(root):
+        return
+    if not any(part.startswith(".") for part in inside.relative_to(root).parts):
+        raise BadConfig(
+            f"state folder {shown(str(state), 200)} lies inside the root {shown(str(path), 200)} and would be "
+            "offered: name another one, or one whose name begins with a dot"
+        )

@@ -1,0 +1,244 @@
+"""Answer requests on a ROUTER: the shell of ``protocol.serving``.
+
+Requests become jobs, jobs are done in the order that `Serving` decides, on the loop if the answer is at hand
+and by a worker if it has to be read, and each answer is sent when its peer has room for it. Bytes count as held
+until ZeroMQ has let go of them, so that a peer that stopped reading costs a bounded amount of memory and
+nobody's time.
+"""
+
+import logging
+from collections import deque
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Protocol, cast
+
+from zcat.errors import BadMessage, BadRequest, Busy, VerbUnknown, ZcatError
+from zcat.net.loop import Loop, Timer
+from zcat.net.sockets import Socket
+from zcat.net.wire import Part, Parts, Sent, Unsent, send
+from zcat.protocol import envelope
+from zcat.protocol.messages import Chunks, Failed, Message, Ping, Pong, decode, encode
+from zcat.protocol.serving import Job, Serving, ServingLimits
+from zcat.services.workers import Workers, hand_over
+
+RETRY_S = 0.001
+"""While jobs wait for room: ZeroMQ has no way to say that a ROUTER's peer has some."""
+
+SWEEP_S = 1.0
+"""While nothing waits: how soon a peer that has taken everything is forgotten."""
+
+log = logging.getLogger(__name__)
+
+
+class Answerer(Protocol):
+    """What knows the answers. All but `read` are called on the loop's thread, and must not wait."""
+
+    def pong(self) -> Pong:
+        """Say who answers."""
+
+    def admit(self, message: Message) -> None:
+        """Raise the error that answers the whole request, if there is one."""
+
+    def at_hand(self, message: Message) -> Message | None:
+        """Answer from memory; None if something has to be read."""
+
+    def read(self, message: Message, nchunk: int | None) -> Message:
+        """Answer with what has to be read: of `Chunks`, chunk ``nchunk``. Called by a worker."""
+
+
+@dataclass(slots=True)
+class RequestCounters:
+    """What was asked and answered since the start. Any thread may read it."""
+
+    requests: int = 0
+    answers: int = 0
+    answers_bytes: int = 0
+    failures: int = 0
+    refused_busy: int = 0
+    peers_lost: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class _Wanted:
+    route: list[Part]
+    message: Message
+    nchunk: int | None = None
+
+
+@dataclass(slots=True)
+class _Outgoing:
+    """What one peer has not taken yet."""
+
+    waiting: deque[Sequence[Part]] = field(default_factory=deque)
+    """Answers for which ZeroMQ has no room."""
+    unsent: Unsent = field(default_factory=Unsent)
+    counted_bytes: int = 0
+    """What `Serving` was told and not told back."""
+
+
+class RequestServer:
+    """Answers the requests of one ROUTER. Lives on the loop's thread."""
+
+    def __init__(
+        self, loop: Loop, router: Socket, answerer: Answerer, workers: Workers, limits: ServingLimits
+    ) -> None:
+        """Take over a bound ROUTER, before the loop is started."""
+        self.counters = RequestCounters()
+        self._loop = loop
+        self._router = router
+        self._answerer = answerer
+        self._workers = workers
+        self._serving = Serving(limits)
+        self._outgoing: dict[bytes, _Outgoing] = {}
+        self._timer: Timer | None = None
+        loop.register(router, self._receive)
+
+    @property
+    def held_bytes(self) -> int:
+        """Answers that are held for peers, as of the last count."""
+        return self._serving.held_bytes
+
+    @property
+    def jobs_count(self) -> int:
+        """Answers that wait for their turn."""
+        return self._serving.jobs_count
+
+    # -- requests ------------------------------------------------------------------------------------
+
+    def _receive(self, parts: Parts) -> None:
+        self.counters.requests += 1
+        route, frames = envelope.split(cast("list[bytes]", parts))
+        try:
+            received = decode(frames)
+        except BadMessage as error:
+            id = error.args[1] if isinstance(error, VerbUnknown) else 0
+            self._say(list(route), Failed(error.code, error.message), id)
+            raise  # to be counted and logged
+        message: Message = received.message
+        if isinstance(message, Ping):
+            self._say(list(route), self._answerer.pong(), received.id)
+            return
+        try:
+            self._answerer.admit(message)
+            self._serving.submit(self._jobs(list(route), message, received.id))
+        except ZcatError as error:
+            self.counters.refused_busy += isinstance(error, Busy)
+            self.counters.failures += 1
+            self._say(list(route), Failed(error.code, error.message), received.id)
+            return
+        self._pump()
+
+    def _jobs(self, route: list[Part], message: Message, id: int) -> list[Job]:
+        peer = bytes(route[0])
+        if not isinstance(message, Chunks):
+            return [Job(peer, id, _Wanted(route, message))]
+        if len(route) > 1 and len(message.chunks) > 1:
+            raise BadRequest(
+                f"{len(message.chunks)} chunks: a REQ socket takes one answer, so ask for one at a time"
+            )
+        return [Job(peer, id, _Wanted(route, message, nchunk), message.bulk) for nchunk in message.chunks]
+
+    def _say(self, route: list[Part], message: Message, id: int) -> None:
+        """Send something small at once; a peer that has no room for it will ask again."""
+        send(self._router, [*route, *_parts(message, id)])
+
+    # -- answers -------------------------------------------------------------------------------------
+
+    def _pump(self) -> None:
+        """Begin what may be begun; when there is no room, see whether there is some now."""
+        while (job := self._serving.next()) is not None:
+            self._begin(job)
+        if self._serving.jobs_count and not self._serving.working and self._count():
+            while (job := self._serving.next()) is not None:
+                self._begin(job)
+        self._set_timer()
+
+    def _begin(self, job: Job) -> None:
+        wanted = cast(_Wanted, job.wanted)
+        try:
+            answer = self._answerer.at_hand(wanted.message)
+        except ZcatError as error:
+            answer = Failed(error.code, error.message, wanted.nchunk)
+        if answer is None:
+            self._workers.do(partial(self._read, job, wanted))
+        else:
+            self._answer(job, wanted, answer)
+
+    def _read(self, job: Job, wanted: _Wanted) -> None:
+        """Do a job in a worker."""
+        answer: Message
+        try:
+            answer = self._answerer.read(wanted.message, wanted.nchunk)
+        except ZcatError as error:
+            answer = Failed(error.code, error.message, wanted.nchunk)
+        except Exception as error:
+            log.exception("bug in=read verb=%s", wanted.message.verb)
+            answer = Failed(ZcatError.code, f"internal error: {type(error).__name__}", wanted.nchunk)
+        hand_over(self._loop, partial(self._read_done, job, wanted, answer))
+
+    def _read_done(self, job: Job, wanted: _Wanted, answer: Message) -> None:
+        self._answer(job, wanted, answer)
+        self._pump()
+
+    def _answer(self, job: Job, wanted: _Wanted, answer: Message) -> None:
+        frames = _parts(answer, job.id)
+        nbytes = _size(frames)
+        self.counters.failures += isinstance(answer, Failed)
+        self._serving.done(job, nbytes)
+        outgoing = self._outgoing.setdefault(job.peer, _Outgoing())
+        outgoing.counted_bytes += nbytes
+        outgoing.waiting.append([*wanted.route, *frames])
+        self._flush(job.peer, outgoing)
+
+    def _flush(self, peer: bytes, outgoing: _Outgoing) -> None:
+        while outgoing.waiting:
+            sent = send(self._router, outgoing.waiting[0], outgoing.unsent)
+            if sent is Sent.BUSY:
+                return
+            if sent is Sent.GONE:
+                self.counters.peers_lost += 1
+                outgoing.waiting.clear()
+                self._serving.drop(peer)
+                return
+            self.counters.answers += 1
+            self.counters.answers_bytes += _size(outgoing.waiting.popleft())
+
+    def _count(self) -> bool:
+        """Send what now has room, tell `Serving` what has left; say whether anything has."""
+        has_left = False
+        for peer, outgoing in list(self._outgoing.items()):
+            self._flush(peer, outgoing)
+            held_bytes = outgoing.unsent.count_bytes() + sum(_size(parts[1:]) for parts in outgoing.waiting)
+            left_bytes = outgoing.counted_bytes - held_bytes
+            if left_bytes > 0:
+                outgoing.counted_bytes = held_bytes
+                self._serving.left(peer, left_bytes)
+                has_left = True
+            if not outgoing.counted_bytes and not outgoing.waiting:
+                del self._outgoing[peer]
+        return has_left
+
+    def _set_timer(self) -> None:
+        if not self._outgoing:
+            return
+        is_waiting = self._serving.jobs_count or any(outgoing.waiting for outgoing in self._outgoing.values())
+        when_s = self._loop.now_s() + (RETRY_S if is_waiting else SWEEP_S)
+        if self._timer is not None:
+            if self._timer.when_s <= when_s:
+                return
+            self._timer.cancel()
+        self._timer = self._loop.call_at(when_s, self._on_timer)
+
+    def _on_timer(self) -> None:
+        self._timer = None
+        self._count()
+        self._pump()
+
+
+def _parts(message: Message, id: int) -> list[Part]:
+    return encode(message, id)
+
+
+def _size(parts: Sequence[Part]) -> int:
+    return sum(map(len, parts))

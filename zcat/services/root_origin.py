@@ -1,0 +1,200 @@
+"""The origin of one root: its catalogue, kept current by looking at the disk, and what it answers to peers.
+
+The catalogue lives on the loop's thread. Looks at the disk are made by a worker, one at a time, because
+something changed, because a read found that something had, or because a file was being written a moment ago.
+"""
+
+import logging
+from collections.abc import Callable
+from contextlib import suppress
+from functools import partial
+
+from zcat import __version__
+from zcat.errors import Busy, Closed, RootUnknown, Stale, VerbUnknown, ZcatError
+from zcat.logs import kv
+from zcat.net.loop import Loop
+from zcat.protocol.catalogue import Catalogue
+from zcat.protocol.messages import (
+    Changes,
+    ChunkReply,
+    Chunks,
+    Events,
+    Info,
+    InfoReply,
+    Message,
+    Pong,
+    Sizes,
+    SizesReply,
+    Tree,
+)
+from zcat.services.workers import Workers, hand_over
+from zcat.storage.root import Looked, Root
+
+RETRY_S = 2.0
+"""After the root could not be looked at."""
+
+log = logging.getLogger(__name__)
+
+_Paths = set[str] | None  # None: everywhere
+
+
+class RootOrigin:
+    """What a ``RequestServer`` asks. Lives on the loop's thread, but for `something_changed` and `read`."""
+
+    def __init__(
+        self,
+        root: Root,
+        catalogue: Catalogue,
+        loop: Loop,
+        on_changes: Callable[[list[Changes]], None],
+        settle_s: float,
+    ) -> None:
+        """Begin with what is known.
+
+        Args:
+            root: to look at and to read from.
+            catalogue: as of a first look.
+            loop: whose thread this lives on.
+            on_changes: told of the events to publish.
+            settle_s: how soon to look again at a file that is being written.
+        """
+        self.catalogue = catalogue
+        self._root = root
+        self._loop = loop
+        self._on_changes = on_changes
+        self._settle_s = settle_s
+        self._looker = Workers("look", 1)
+        self._wanted: _Paths = set()
+        self._is_looking = False
+        self._unsettled: set[str] = set()
+        self._is_settling = False
+
+    def close(self) -> None:
+        """End the looks, before the root is closed."""
+        self._looker.close()
+
+    def new_life(self, incarnation: int) -> None:
+        """Begin a new life with the same content: followers will ask for the tree."""
+        old = self.catalogue
+        self.catalogue = Catalogue(old.root, old.owner, incarnation, old)
+
+    # -- answers -------------------------------------------------------------------------------------
+
+    def pong(self) -> Pong:
+        """Say who answers, and at which event the catalogue is."""
+        c = self.catalogue
+        return Pong("publisher", c.owner, c.incarnation, c.seq, __version__)
+
+    def admit(self, message: Message) -> None:
+        """Refuse what is not for this root.
+
+        Raises:
+            RootUnknown, DatasetUnknown, VerbUnknown: the answer to the whole request.
+        """
+        if not isinstance(message, Tree | Events | Info | Chunks | Sizes):
+            raise VerbUnknown(f"a publisher does not answer {message.verb!r}")
+        if message.root != self.catalogue.root:
+            raise RootUnknown(f"this publisher serves {self.catalogue.root!r}, not {message.root[:64]!r}")
+        if isinstance(message, Info | Chunks | Sizes):
+            self.catalogue.entry(message.path)
+
+    def at_hand(self, message: Message) -> Message | None:
+        """Answer from the catalogue; None for what has to be read.
+
+        Raises:
+            Stale: the events asked for are no longer held.
+        """
+        match message:
+            case Tree():
+                return self.catalogue.tree(message.after)
+            case Events():
+                return self.catalogue.events(message.incarnation, message.since)
+        return None
+
+    def read(self, message: Message, nchunk: int | None) -> Message:
+        """Read the answer from the disk. Called by any thread.
+
+        Raises:
+            ZcatError: as ``Root`` says.
+        """
+        match message:
+            case Info():
+                info = self._root.info(message.path)
+                self._post(partial(self._seen, message.path, info.entry.lineage))
+                return InfoReply.of(info)
+            case Sizes():
+                return SizesReply(message.lineage, (self._root.sizes(message.path, message.lineage),))
+        assert isinstance(message, Chunks)
+        assert nchunk is not None
+        try:
+            chunk = self._root.chunk(message.path, message.lineage, nchunk)
+        except Stale:
+            self._post(partial(self._doubt, message.path, message.lineage))
+            raise
+        return ChunkReply(message.lineage, nchunk, chunk.digest, (chunk.data,))
+
+    # -- looks ---------------------------------------------------------------------------------------
+
+    def something_changed(self, paths: _Paths) -> None:
+        """Look soon at these paths, or everywhere. Called by any thread."""
+        self._post(partial(self._look, paths))
+
+    def _post(self, action: Callable[[], None]) -> None:
+        with suppress(Closed, Busy):  # Busy: the next full look sees it
+            self._loop.post(action)
+
+    def _seen(self, path: str, lineage: str) -> None:
+        """A read met this version; if the catalogue has another, the disk was faster than its notice."""
+        entry = self.catalogue.get(path)
+        if entry is None or entry.lineage != lineage:
+            self._look({path})
+
+    def _doubt(self, path: str, lineage: str) -> None:
+        """A read found this version gone; if the catalogue still has it, the disk was faster than its notice."""
+        entry = self.catalogue.get(path)
+        if entry is not None and entry.lineage == lineage:
+            self._look({path})
+
+    def _look(self, paths: _Paths) -> None:
+        self._wanted = None if paths is None or self._wanted is None else self._wanted | paths
+        self._look_if_wanted()
+
+    def _look_if_wanted(self) -> None:
+        if self._is_looking or self._wanted == set():
+            return
+        wanted, self._wanted = self._wanted, set()
+        self._is_looking = True
+        self._looker.do(partial(self._look_now, wanted, self.catalogue))
+
+    def _look_now(self, wanted: _Paths, catalogue: Catalogue) -> None:
+        """Look at the disk, in the looker's thread: nobody changes the catalogue meanwhile."""
+        try:
+            looked = self._root.look(wanted, catalogue.known())
+        except ZcatError as error:
+            hand_over(self._loop, partial(self._look_failed, error))
+        except Exception:
+            log.exception("bug in=look")
+            hand_over(self._loop, partial(self._look_failed, ZcatError("internal error")))
+        else:
+            hand_over(self._loop, partial(self._looked, looked))
+
+    def _looked(self, looked: Looked) -> None:
+        self._is_looking = False
+        messages = self.catalogue.apply(looked.changes)
+        if messages:
+            self._on_changes(messages)
+        self._unsettled |= looked.unsettled
+        if self._unsettled and not self._is_settling:
+            self._is_settling = True
+            self._loop.call_after(self._settle_s, self._look_again)
+        self._look_if_wanted()
+
+    def _look_failed(self, error: ZcatError) -> None:
+        log.warning("the root cannot be looked at %s", kv(root=self.catalogue.root, code=error.code, reason=error))
+        self._is_looking = False
+        self._loop.call_after(RETRY_S, partial(self._look, None))
+
+    def _look_again(self) -> None:
+        self._is_settling = False
+        unsettled, self._unsettled = self._unsettled, set()
+        self._look(unsettled)
