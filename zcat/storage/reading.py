@@ -32,7 +32,7 @@ Corner: TypeAlias = list[int]
 
 # PERF: chunks of 4 MiB float32, zstd-1, 2 cores. Through the handle a part costs 0.1 ms and then as much per byte
 # of its blocks as a whole chunk does, but other threads wait for it. Measured per chunk, handle against
-# decompressing all: one reader 2.2 to 7.8 ms for a quarter and 7.8 to 9.1 ms for three quarters; two readers 2.3 to
+# decompressing all: one reader 2.2 to 7.8 ms for a quarter, 7.8 to 9.1 ms for three quarters; two readers 2.3 to
 # 4.1 ms and 9.8 to 5.0 ms, even at about a half. With more cores that comes down (not measured), hence a quarter.
 PART_SHARE_MAX = 1 / 4
 
