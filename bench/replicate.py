@@ -1,0 +1,205 @@
+"""How fast is a cold copy of a dataset from a publisher to a subscriber, beside what the machine can do?
+
+The same bytes in messages of the same sizes go by raw TCP, by bare ROUTER to DEALER, and by zcat: read from the
+publisher's file, digested, sent, verified, and written to the subscriber's cache. ``cp`` copies the file.
+Publisher and subscriber are processes of their own; the files are in the page cache.
+"""
+
+import multiprocessing
+import resource
+import shutil
+import socket
+import tempfile
+import time
+from collections.abc import Callable
+from contextlib import ExitStack
+from functools import partial
+from multiprocessing.connection import Connection
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import zmq
+
+from bench import datasets, report
+from zcat.config import BrokerConfig, PublisherConfig, SubscriberConfig
+
+CREDIT = 16
+"""Chunks that the bare DEALER has asked for and not got: 32 MB, as zcat's credit."""
+SPAWN = multiprocessing.get_context("spawn")
+
+
+def serve_tcp(pipe: Connection, sizes: list[int]) -> None:
+    """Send all bodies to each client that connects."""
+    body = np.random.default_rng(0).bytes(max(sizes))
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        pipe.send(server.getsockname()[1])
+        while True:
+            client, _ = server.accept()
+            with client:
+                for size in sizes:
+                    client.sendall(memoryview(body)[:size])
+
+
+def time_tcp(port: int, sizes: list[int]) -> float:
+    """Receive all bodies; give bytes per second."""
+    room, total = bytearray(max(sizes)), sum(sizes)
+    with socket.create_connection(("127.0.0.1", port)) as client:
+        begun_s, left = time.perf_counter(), total
+        while left:
+            left -= client.recv_into(room, min(left, len(room)))
+        return total / (time.perf_counter() - begun_s)
+
+
+def serve_zmq(pipe: Connection, sizes: list[int]) -> None:
+    """Answer each number with a body of that size, never copied."""
+    body = np.random.default_rng(0).bytes(max(sizes))
+    bodies = [body[:size] for size in sizes]
+    with zmq.Context() as context, context.socket(zmq.ROUTER) as router:
+        pipe.send(router.bind_to_random_port("tcp://127.0.0.1"))
+        while True:
+            peer, number = router.recv_multipart()
+            router.send(peer, zmq.SNDMORE)
+            router.send(number, zmq.SNDMORE)
+            router.send(bodies[int.from_bytes(number, "big")], copy=False)
+
+
+def time_zmq(port: int, sizes: list[int]) -> float:
+    """Ask for all bodies, `CREDIT` at a time; give bytes per second."""
+    with zmq.Context() as context, context.socket(zmq.DEALER) as dealer:
+        dealer.connect(f"tcp://127.0.0.1:{port}")
+        dealer.send(bytes(8))
+        dealer.recv_multipart(copy=False)  # connected
+        begun_s, asked, got = time.perf_counter(), 0, 0
+        while got < len(sizes):
+            while asked < len(sizes) and asked - got < CREDIT:
+                dealer.send(asked.to_bytes(8, "big"))
+                asked += 1
+            dealer.recv_multipart(copy=False)
+            got += 1
+        return sum(sizes) / (time.perf_counter() - begun_s)
+
+
+def serve_zcat(pipe: Connection, folder: str, state: str) -> None:
+    """Run a broker and a publisher of ``folder``; say what memory they took when asked."""
+    from zcat.services.broker import Broker
+    from zcat.services.publisher import Publisher
+
+    broker = Broker(BrokerConfig(listen="tcp://127.0.0.1:0"))
+    broker.start()
+    brokers = (broker.endpoints.listen,)
+    publisher = Publisher(PublisherConfig(root="bench", path=folder, state=state, brokers=brokers))
+    publisher.start()
+    pipe.send(brokers)
+    while pipe.recv() == "memory":
+        pipe.send(peak_bytes())
+    publisher.close()
+    broker.close()
+
+
+def fetch_zcat(pipe: Connection, brokers: tuple[str, ...], cache: str, path: str) -> None:
+    """Bring a dataset into an empty cache; send the seconds and the memory that it took."""
+    from zcat.services.subscriber import Subscriber
+
+    subscriber = Subscriber(SubscriberConfig(brokers=brokers, cache=cache, reserve_bytes=0))
+    subscriber.start()
+    subscriber.follow("bench")
+    subscriber.on_version("bench", path, lambda dataset: dataset.info)
+    begun_s = time.perf_counter()
+    subscriber.on_version("bench", path, lambda dataset: dataset.fetch())
+    took_s = time.perf_counter() - begun_s
+    assert subscriber.on_version("bench", path, lambda dataset: dataset.complete)
+    pipe.send((took_s, peak_bytes()))
+    subscriber.close()
+
+
+def peak_bytes() -> int:
+    """Give the most memory that this process ever had."""
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+
+
+class Zcat:
+    """A publisher's process, and a new subscriber's process for each copy."""
+
+    def __init__(self, opened: ExitStack, path: Path, room: Path, total: int) -> None:
+        self._path, self._room, self._total = path, room, total
+        self._pipe = started(opened, serve_zcat, str(path.parent), str(room / "publisher"))
+        self._brokers = self._pipe.recv()
+        self.subscriber_bytes = 0
+
+    def __call__(self) -> float:
+        """Copy once; give bytes per second."""
+        cache = tempfile.mkdtemp(dir=self._room)
+        with ExitStack() as opened:
+            pipe = started(opened, fetch_zcat, self._brokers, cache, self._path.name)
+            took_s, memory_bytes = pipe.recv()
+        shutil.rmtree(cache)
+        self.subscriber_bytes = max(self.subscriber_bytes, memory_bytes)
+        return self._total / took_s
+
+    def publisher_bytes(self) -> int:
+        """Give the most memory that broker and publisher ever had."""
+        self._pipe.send("memory")
+        return self._pipe.recv()
+
+
+def started(opened: ExitStack, function: Callable[..., None], *args: Any) -> Connection:
+    """Run a function in a process of its own until ``opened`` closes; give our end of its pipe."""
+    ours, theirs = SPAWN.Pipe()
+    process = SPAWN.Process(target=function, args=(theirs, *args), daemon=True)
+    process.start()
+
+    def end() -> None:
+        process.join(0 if function not in (fetch_zcat,) else 10)
+        process.kill()
+        process.join()
+
+    opened.callback(end)
+    return ours
+
+
+def time_cp(path: Path, room: Path) -> float:
+    """Copy the file; give bytes per second."""
+    target = room / "copy"
+    begun_s = time.perf_counter()
+    with open(path, "rb") as source, open(target, "wb") as copy:
+        shutil.copyfileobj(source, copy, 4 << 20)  # not by reflink or in the kernel alone: those copy nothing
+    took_s = time.perf_counter() - begun_s
+    target.unlink()
+    return path.stat().st_size / took_s
+
+
+def main() -> None:
+    """Measure and print."""
+    parser = report.arguments(__doc__ or "")
+    parser.add_argument("--planes", type=int, default=256, help="of 4 MiB each (default: 256, a GiB)")
+    args = parser.parse_args()
+    with ExitStack() as opened:
+        folder = Path(args.folder or opened.enter_context(tempfile.TemporaryDirectory(prefix="zcat-bench-")))
+        data, room = folder / "data", folder / "room"
+        for each in (data, room):
+            each.mkdir(parents=True, exist_ok=True)
+        path = datasets.cube(data, args.planes)
+        sizes = datasets.chunk_sizes(path)
+        tcp = started(opened, serve_tcp, sizes).recv()
+        bare = started(opened, serve_zmq, sizes).recv()
+        zcat = Zcat(opened, path, room, sum(sizes))
+        cases: dict[str, Callable[[], float]] = {
+            "cp": partial(time_cp, path, room),
+            "raw TCP": partial(time_tcp, tcp, sizes),
+            "bare ROUTER-DEALER": partial(time_zmq, bare, sizes),
+            "zcat": zcat,
+        }
+        rows = report.rounds(cases, "B/s", args.rounds)
+        rows[-1].notes = {
+            "publisher MB": zcat.publisher_bytes() / 1e6,
+            "subscriber MB": zcat.subscriber_bytes / 1e6,
+        }
+        for row in rows:
+            row.values, row.unit = [value / 1e6 for value in row.values], "MB/s"
+        title = f"Cold copy of {sum(sizes) / 1e6:.0f} MB (compressed) in {len(sizes)} chunks"
+        report.show(title, rows, {"of raw TCP": "raw TCP", "of ROUTER-DEALER": "bare ROUTER-DEALER"}, args.json)
+
+
+if __name__ == "__main__":
+    main()
