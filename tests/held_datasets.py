@@ -22,11 +22,19 @@ class HeldFrame:
         self.nbytes = len(cframe)
         self.local = local
         self._view = memoryview(cframe)
+        self._buffer = bytearray(100_000)
 
     def iter_bytes(self, start=0, stop=None):
         stop = self.nbytes if stop is None else stop
         for at in range(start, stop, 100_000):
-            yield self._view[at : min(at + 100_000, stop)]
+            piece = self._view[at : min(at + 100_000, stop)]
+            if not self.local:  # a view is good until the next is asked for
+                self._buffer[: len(piece)] = piece
+                piece = memoryview(self._buffer)[: len(piece)]
+            yield piece
+
+    def close(self):
+        self._view = memoryview(b"")
 
 
 class HeldDataset:
@@ -182,7 +190,11 @@ def example_roots():
     )
 
 
+def held_app(held, config=None):
+    return make_app(held, config, lambda dataset: dataset.frame())
+
+
 def wsgi_client(held, config=None):
     """Return a test client; views become bytes, since PEP 3333 knows no views and its validator refuses them."""
-    app = make_app(held, config)
+    app = held_app(held, config)
     return testing.TestClient(lambda env, start: map(bytes, app(env, start)))

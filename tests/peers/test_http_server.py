@@ -14,11 +14,10 @@ from dataclasses import replace
 import blosc2
 import numpy as np
 import pytest
-from held_datasets import example_roots, held_array, held_bytes
+from held_datasets import example_roots, held_app, held_array, held_bytes
 
 from zcat.config import HttpConfig
 from zcat.errors import AddressInUse, Unavailable
-from zcat.http.app import make_app
 from zcat.http.server import HttpServer, exposure, raise_file_limit
 
 QUICK = HttpConfig(port=0, threads=2, header_deadline_s=0.5, idle_timeout_s=2.0, body_rate_min_bytes=10_000)
@@ -28,7 +27,7 @@ WAIT_S = 15.0
 
 @contextlib.contextmanager
 def serving(held, config=QUICK):
-    server = HttpServer(make_app(held, config), config)
+    server = HttpServer(held_app(held, config), config)
     server.start()
     try:
         yield server
@@ -170,6 +169,9 @@ def test_an_answer_that_cannot_be_finished_is_cut_and_not_completed(held, caplog
         def iter_bytes(self, start=0, stop=None):
             yield cube.cframe[:500]
             raise Unavailable("the publisher is gone")
+
+        def close(self):
+            whole.close()
 
     cube.frame = Broken
     with serving(held) as server, connection_to(server) as connection:
@@ -326,7 +328,7 @@ def test_starting_and_closing_leaves_no_thread_and_no_socket(held):
 
 
 def test_closing_twice_or_before_the_start_is_nothing(held):
-    server = HttpServer(make_app(held, QUICK), QUICK)
+    server = HttpServer(held_app(held, QUICK), QUICK)
     server.close()
     server.start()
     server.close()
@@ -337,7 +339,7 @@ def test_an_address_of_somebody_else_is_an_error_that_says_what_to_do(server, he
     config = replace(QUICK, port=port_of(server))
 
     with pytest.raises(AddressInUse, match="choose another port"):
-        HttpServer(make_app(held, config), config).start()
+        HttpServer(held_app(held, config), config).start()
 
 
 def test_a_name_that_is_not_ours_is_an_error():

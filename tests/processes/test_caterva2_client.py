@@ -10,10 +10,9 @@ import subprocess
 
 import numpy as np
 import pytest
-from held_datasets import example_roots, held_array
+from held_datasets import example_roots, held_app, held_array
 
 from zcat.config import HttpConfig
-from zcat.http.app import make_app
 from zcat.http.server import HttpServer
 
 PYTHON = os.environ.get("ZCAT_CATERVA2_PYTHON")
@@ -26,7 +25,7 @@ def test_the_unmodified_client_of_caterva2_works(tmp_path):
     held = example_roots()
     noise = np.random.default_rng(7).integers(0, 256, (4096, 1024)).astype("u1")
     held.datasets["lab"]["noise.b2nd"] = held_array("noise.b2nd", noise, (2048, 1024), (128, 128))
-    server = HttpServer(make_app(held), HttpConfig(port=0))
+    server = HttpServer(held_app(held), HttpConfig(port=0))
     server.start()
     try:
         command = [PYTHON, SESSION, server.url, tmp_path]

@@ -11,27 +11,29 @@ from zcat.http.catalogue import Info, Listing, Roots, Subscribe, Unsubscribe
 from zcat.http.download import Download
 from zcat.http.fetch import Fetch, FetchChunk, FetchPoints
 from zcat.http.pages import Health, Home, OpenApi
-from zcat.http.reads import Reads
+from zcat.http.reads import FrameOf, Reads
+from zcat.services.frame_view import FrameView
 
 _EXPOSED = ("ETag", "Content-Range", "Accept-Ranges", "X-Zcat-Shape", "X-Zcat-Dtype", "Server-Timing")
 
 
-def make_app(reads: Reads, config: HttpConfig | None = None) -> Any:
+def make_app(reads: Reads, config: HttpConfig | None = None, frame_of: FrameOf = FrameView) -> Any:
     """Return the WSGI app.
 
     Args:
         reads: the subscriber; its methods are called from the server's threads.
         config: limits of answers, and which origins of the Web may read them.
+        frame_of: makes a whole frame of a dataset that ``reads`` gave.
     """
     config = config or HttpConfig()
     app = falcon.App(media_type=falcon.MEDIA_JSON, middleware=list(_middleware(config)))
     problems.install(app)
-    for template, resource in routes(reads, config).items():
+    for template, resource in routes(reads, config, frame_of).items():
         app.add_route(template, resource)
     return app
 
 
-def routes(reads: Reads, config: HttpConfig) -> dict[str, Any]:
+def routes(reads: Reads, config: HttpConfig, frame_of: FrameOf) -> dict[str, Any]:
     """Return the table: URI template of each route, and what answers there."""
     limit = config.answer_max_bytes
     return {
@@ -41,10 +43,10 @@ def routes(reads: Reads, config: HttpConfig) -> dict[str, Any]:
         "/api/unsubscribe/{root:path}": Unsubscribe(reads, config.cors_origins),
         "/api/list/{path:path}": Listing(reads),
         "/api/info/{path:path}": Info(reads),
-        "/api/fetch/{path:path}": Fetch(reads, limit),
+        "/api/fetch/{path:path}": Fetch(reads, limit, frame_of),
         "/api/points/{path:path}": FetchPoints(reads, limit),
         "/api/chunk/{path:path}": FetchChunk(reads),
-        "/api/download/{path:path}": Download(reads),
+        "/api/download/{path:path}": Download(reads, frame_of),
         "/api/health": Health(reads),
         "/api/openapi.json": OpenApi(),
     }

@@ -9,9 +9,9 @@ import bisect
 import itertools
 import logging
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Protocol, Self
 
 import falcon
 
@@ -30,13 +30,21 @@ REVALIDATE = "private, no-cache"
 """A URL names a dataset, not a version: keep the answer, but ask with its tag each time."""
 
 
+class Closeable(Protocol):
+    """What keeps the memory behind some buffers alive."""
+
+    def close(self) -> None:
+        """Let go of it."""
+
+
 class BufferFile:
     """A readable, seekable file over buffers that stay where they are.
 
-    A read never crosses from one buffer to the next.
+    A read never crosses from one buffer to the next. The owner of the buffers is closed with the file.
     """
 
-    def __init__(self, buffers: Sequence[Buffer]) -> None:
+    def __init__(self, buffers: Sequence[Buffer], owner: Closeable | None = None) -> None:
+        self._owner = owner
         self._views = [memoryview(buffer).cast("B") for buffer in buffers if len(buffer)]
         self._starts = list(itertools.accumulate((len(view) for view in self._views), initial=0))
         self._at = 0
@@ -67,6 +75,9 @@ class BufferFile:
     def close(self) -> None:
         """Let the buffers go."""
         self._views, self._starts, self._at = [], [0], 0
+        if self._owner is not None:
+            self._owner.close()
+            self._owner = None
 
 
 class Phases:
@@ -100,6 +111,8 @@ class Answer:
     """Buffers if all bytes are at hand, an iterator if not, None for a HEAD."""
     nbytes: int | None = None
     """Of an iterator or of what a HEAD leaves out; None if nobody knows yet."""
+    owner: Closeable | None = None
+    """Of the buffers; it is closed when they are sent."""
 
     def put(self, resp: Any) -> None:
         """Make it the response."""
@@ -112,20 +125,22 @@ class Answer:
         resp.set_headers(self.headers)
         body, nbytes = self.body, self.nbytes
         if isinstance(body, Sequence):
-            put_buffers(resp, body)
+            put_buffers(resp, body, self.owner)
             return
-        resp.stream = iter(()) if body is None else _guarded(body)
+        resp.stream = iter(()) if body is None else _Pieces(body, self.owner)
         if nbytes is not None:
             resp.content_length = nbytes
 
 
-def put_buffers(resp: Any, buffers: Sequence[Buffer]) -> None:
+def put_buffers(resp: Any, buffers: Sequence[Buffer], owner: Closeable | None = None) -> None:
     """Send buffers one after the other: joined when they are small, as they are when they are not."""
     nbytes = sum(map(len, buffers))
-    if nbytes < WRAP_BYTES_MIN:
-        resp.data = bytes(buffers[0]) if len(buffers) == 1 else b"".join(buffers)
-    else:
-        resp.set_stream(BufferFile(buffers), nbytes)
+    if nbytes >= WRAP_BYTES_MIN:
+        resp.set_stream(BufferFile(buffers, owner), nbytes)
+        return
+    resp.data = bytes(buffers[0]) if len(buffers) == 1 else b"".join(buffers)
+    if owner is not None:
+        owner.close()
 
 
 def not_modified(tag: str) -> Answer:
@@ -133,10 +148,30 @@ def not_modified(tag: str) -> Answer:
     return Answer(tag, falcon.HTTP_304, content_type=None, body=(b"",))
 
 
-def _guarded(pieces: Iterable[Buffer]) -> Iterator[Buffer]:
-    """Log what cuts a body short. The error goes on: the server closes the connection, and the client knows."""
-    try:
-        yield from pieces
-    except ZcatError as error:
-        log.warning("body cut short %s", kv(code=error.code, why=error.message))
-        raise
+class _Pieces:
+    """A body that is fetched while it is sent; the server asks for the next piece when it has queued the last.
+
+    What goes wrong is logged in one line and goes on to the server, which closes the connection: so the client
+    knows that the body is not whole.
+    """
+
+    def __init__(self, pieces: Iterator[Buffer], owner: Closeable | None) -> None:
+        self._pieces = pieces
+        self._owner = owner
+
+    def __iter__(self) -> Self:
+        return self
+
+    def __next__(self) -> Buffer:
+        try:
+            return next(self._pieces)
+        except ZcatError as error:
+            log.warning("body cut short %s", kv(code=error.code, why=error.message))
+            raise
+
+    def close(self) -> None:
+        """Stop fetching."""
+        if isinstance(self._pieces, Generator):
+            self._pieces.close()
+        if self._owner is not None:
+            self._owner.close()

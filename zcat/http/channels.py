@@ -42,9 +42,13 @@ class Task(WSGITask):
         return header
 
     def write(self, data: Any) -> None:
-        """Send a piece of a body. Large ones are queued as they are: waitress itself would copy each twice."""
+        """Send a piece of a body. Large ones are queued as they are: waitress itself would copy each twice.
+
+        A view is copied: it is only good until the next piece is asked for, which may be before it is sent.
+        """
+        data = bytes(data)  # of bytes, this is the same object
         if len(data) < WRAP_BYTES_MIN or self.chunked_response or self.content_length is None:
-            super().write(bytes(data) if isinstance(data, memoryview) else data)
+            super().write(data)
             return
         super().write(b"")  # the header, if it is not out yet
         self.content_bytes_written += len(data)

@@ -8,7 +8,7 @@ from typing import Any
 from zcat.http import ranges
 from zcat.http.bodies import BINARY, Answer, not_modified
 from zcat.http.query import address_of
-from zcat.http.reads import Buffer, Dataset, Reads
+from zcat.http.reads import Buffer, Dataset, FrameOf, Reads
 from zcat.http.whole import Conditions, frame_answer
 from zcat.limits import MIB
 from zcat.model.dataset import Kind
@@ -19,8 +19,9 @@ _FILE_PIECE_BYTES = 4 * MIB
 class Download:
     """``/api/download/{path}``: the dataset as a file to keep."""
 
-    def __init__(self, reads: Reads) -> None:
+    def __init__(self, reads: Reads, frame_of: FrameOf) -> None:
         self._reads = reads
+        self._frame_of = frame_of
 
     def on_get(self, req: Any, resp: Any, path: str) -> None:
         """Answer a Blosc2 file as a frame, any other file as its bytes, or compressed for who asks for that."""
@@ -34,7 +35,7 @@ class Download:
             tag = ranges.make_tag(dataset.info.version.etag, "download", str(as_frame))
             if ranges.is_known(conditions.if_none_match, tag):
                 return not_modified(tag)
-            source = dataset.frame() if as_frame else _FileBytes(dataset)
+            source = self._frame_of(dataset) if as_frame else _FileBytes(dataset)
             answer = frame_answer(source, tag, conditions, _content_type(inner))
             if is_file:
                 answer.headers["Vary"] = "Accept-Encoding"
@@ -74,6 +75,9 @@ class _FileBytes:
             piece_end = min((start // step + 1) * step, end)
             yield self._dataset.read_bytes(start, piece_end)
             start = piece_end
+
+    def close(self) -> None:
+        """Nothing is held."""
 
 
 def _accepts_blosc2(header: str) -> bool:

@@ -10,7 +10,7 @@ from zcat.http import ranges
 from zcat.http.bodies import Answer, Phases, not_modified
 from zcat.http.parts import check_size, encode, part_of, shape_headers
 from zcat.http.query import Query, address_of, query_of_body, query_of_params, whole_number
-from zcat.http.reads import Dataset, Reads
+from zcat.http.reads import Dataset, FrameOf, Reads
 from zcat.http.whole import Conditions, frame_answer
 from zcat.model.dataset import DatasetInfo
 from zcat.model.selection import Points, check_points
@@ -22,9 +22,10 @@ _COORDINATE_BYTES = 8
 class Fetch:
     """``/api/fetch/{path}``: a part of a dataset, or all of it as it is stored."""
 
-    def __init__(self, reads: Reads, answer_max_bytes: int) -> None:
+    def __init__(self, reads: Reads, answer_max_bytes: int, frame_of: FrameOf) -> None:
         self._reads = reads
         self._answer_max_bytes = answer_max_bytes
+        self._frame_of = frame_of
 
     def on_get(self, req: Any, resp: Any, path: str) -> None:
         """Answer a query string."""
@@ -54,7 +55,7 @@ class Fetch:
         if ranges.is_known(conditions.if_none_match, tag):
             return not_modified(tag)
         if query.is_whole:
-            return frame_answer(dataset.frame(), tag, conditions)
+            return frame_answer(self._frame_of(dataset), tag, conditions)
         if conditions.range_:
             raise falcon.HTTPError(416, description="a computed answer has no ranges; ask for the part as a slice")
         part = part_of(dataset, query)

@@ -12,8 +12,10 @@ import numpy.typing as npt
 from zcat.model.dataset import DatasetInfo, Entry
 from zcat.model.selection import Points, Selection
 
-Buffer: TypeAlias = bytes | memoryview
+Buffer: TypeAlias = bytes | bytearray | memoryview
 T = TypeVar("T")
+FrameOf: TypeAlias = Callable[[Any], "Frame"]
+"""Makes a `Frame` of a dataset; of a file, the frame that holds its bytes."""
 
 
 class Frame(Protocol):
@@ -25,10 +27,16 @@ class Frame(Protocol):
 
     @property
     def local(self) -> bool:
-        """All of it is at hand: `iter_bytes` never waits for another host."""
+        """All of it is at hand: `iter_bytes` waits for no other host, and its views are good until `close`."""
 
     def iter_bytes(self, start: int = 0, stop: int | None = None) -> Iterator[Buffer]:
-        """Yield bytes ``start`` to ``stop`` in order, fetching as it goes."""
+        """Yield bytes ``start`` to ``stop`` in order, fetching as it goes.
+
+        A view is good until the next one is asked for.
+        """
+
+    def close(self) -> None:
+        """Let go of what the views show."""
 
 
 class Dataset(Protocol):
@@ -50,9 +58,6 @@ class Dataset(Protocol):
 
     def chunk(self, nchunk: int) -> Buffer:
         """Return one compressed chunk, verified."""
-
-    def frame(self) -> Frame:
-        """Return the dataset as a frame; of a file, the frame that holds its bytes."""
 
 
 class RootState(Protocol):

@@ -33,7 +33,7 @@ class Conditions:
 def frame_answer(source: Frame, tag: str, conditions: Conditions, content_type: str = BINARY) -> Answer:
     """Answer bytes that are there before anybody asks: all of them, or the ranges that are wanted."""
     spans = ranges.wanted_spans(conditions.range_, conditions.if_range, tag, source.nbytes)
-    answer = Answer(tag, content_type=content_type, headers={"Accept-Ranges": "bytes"})
+    answer = Answer(tag, content_type=content_type, headers={"Accept-Ranges": "bytes"}, owner=source)
     if conditions.is_head:
         answer.nbytes = source.nbytes
         return answer
