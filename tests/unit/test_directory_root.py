@@ -1,5 +1,6 @@
 import os
 import threading
+import time
 from pathlib import Path
 
 import blosc2
@@ -163,6 +164,18 @@ def test_a_change_inside_a_sparse_frame_is_a_change_of_the_frame(root, folder):
 
     assert [change.path for change in looked.changes] == ["s.b2nd"]
     assert looked.changes[0].entry.lineage != known["s.b2nd"].lineage
+
+
+def test_a_chunk_that_is_rewritten_before_the_index_says_so_is_not_given_out(root, folder):
+    path = write_array(folder / "s.b2nd", np.arange(1000), contiguous=False)
+    lineage = root.info("s.b2nd").entry.lineage
+    assert root.chunk("s.b2nd", lineage, 0).data
+    chunk = path / "00000000.chunk"
+
+    settle(chunk, time.time_ns() + 1_000_000_000)
+
+    with pytest.raises(Busy, match="rewritten"):
+        root.chunk("s.b2nd", lineage, 0)
 
 
 def test_a_file_that_is_being_written_is_not_announced(folder, tmp_path):

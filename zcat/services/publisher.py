@@ -17,7 +17,6 @@ from typing import Self
 
 from zcat.config import PublisherConfig
 from zcat.errors import BadConfig, Closed, StorageFailed, Timeout, ZcatError
-from zcat.limits import CONTROL_FRAME_BYTES_MAX
 from zcat.logs import kv
 from zcat.model.dataset import Entry
 from zcat.model.root import Claim
@@ -27,7 +26,6 @@ from zcat.net.sockets import (
     CONTROL,
     Context,
     SocketFactory,
-    SocketOptions,
     endpoint_of,
     exposure,
     make_context,
@@ -49,10 +47,6 @@ FAREWELL_S = 1.0
 """How long `Publisher.close` waits for brokers to confirm that the root is gone."""
 
 RAISE_RETRY_S = 5.0
-
-REQUESTS = SocketOptions(message_bytes=CONTROL_FRAME_BYTES_MAX, frame_bytes_max=CONTROL_FRAME_BYTES_MAX)
-"""Requests are small whatever their answers are. The high-water mark is that of small answers, too: large ones are
-counted in bytes before they get there."""
 
 _SOMEWHERE = ("192.0.2.1", 9)  # TEST-NET-1: nothing is ever sent there, it only names a direction
 
@@ -121,12 +115,12 @@ class Publisher:
             )
             self._loop = Loop(f"publisher-{config.root}")
             opened.callback(self._loop.stop)
-            endpoint = self._bind(SocketFactory(context, REQUESTS), catalogue)
+            # Requests are small whatever their answers are, which are counted in bytes before they get to ZeroMQ.
+            sockets = SocketFactory(context, CONTROL)
+            endpoint = self._bind(sockets, catalogue)
             opened.callback(self._workers.close)
             opened.callback(self._origin.close)
-            self._announcing = Announcing(
-                self._loop, SocketFactory(context, CONTROL), config.brokers, self._outdone
-            )
+            self._announcing = Announcing(self._loop, sockets, config.brokers, self._outdone)
             self.ready = Ready(config.root, catalogue.owner, (endpoint,))
             self._loop.post(self._begin)
             self._loop.start()

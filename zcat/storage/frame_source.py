@@ -11,12 +11,13 @@ Source: c-blosc2 ``README_CFRAME_FORMAT.rst``, ``README_SFRAME_FORMAT.rst``.
 
 import os
 import stat
+import time
 from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
-from zcat.errors import BadChunk, BadContent
+from zcat.errors import BadChunk, BadContent, Busy
 from zcat.limits import BLOSC2_CHUNK_OVERHEAD
 from zcat.model.dataset import Compression, Geometry
 from zcat.storage.attributes import (
@@ -139,6 +140,7 @@ class SparseFrame:
 
     def __init__(self, dir_fd: int) -> None:
         self._dir_fd = dir_fd
+        self._opened_ns = time.time_ns()
         fd = _open_inside(dir_fd, SPARSE_INDEX)
         try:
             header = _read_header(fd, is_sparse=True)
@@ -163,7 +165,11 @@ class SparseFrame:
             cbytes = os.fstat(fd).st_size
             if cbytes > room:
                 raise BadChunk(f"chunk {nchunk}: a file of {cbytes} bytes, at most {room} wanted")
-            return plain_chunk(pread_exactly(fd, cbytes, 0), self.geometry, nchunk)
+            data = pread_exactly(fd, cbytes, 0)
+            # C-Blosc2 rewrites a chunk first and the index later: between the two, only this tells
+            if os.fstat(fd).st_mtime_ns > self._opened_ns:
+                raise Busy(f"chunk {nchunk} is being rewritten")
+            return plain_chunk(data, self.geometry, nchunk)
         finally:
             os.close(fd)
 
