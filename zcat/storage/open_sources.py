@@ -4,6 +4,7 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import islice
 from typing import Generic, Protocol, TypeVar
 
 
@@ -86,9 +87,9 @@ class OpenSources(Generic[S]):
         return kept
 
     def _surplus(self) -> list[_Held[S]]:
-        unused = [path for path, held in self._held.items() if not held.users]
-        count = len(self._held) - self._count_max
-        return [held for path in unused[: max(count, 0)] for held in self._retire(path)]
+        count = max(0, len(self._held) - self._count_max)
+        unused = (path for path, held in self._held.items() if not held.users)
+        return [held for path in list(islice(unused, count)) for held in self._retire(path)]
 
     def _retire(self, path: str) -> list[_Held[S]]:
         """Take ``path`` out; give what is to be closed now."""
