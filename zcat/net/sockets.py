@@ -81,24 +81,25 @@ def check_libzmq(version: tuple[int, ...]) -> None:
 class SocketOptions:
     """How much one peer may hold in memory, and how large its frames may be.
 
-    ZeroMQ counts messages, not bytes, in its queues (high-water marks): the typical size makes one of the other.
+    ZeroMQ's queues (high-water marks) count frames, not bytes: the typical size of a frame makes one of the other.
+    The bound is a hard one where ``typical_bytes`` is ``frame_bytes_max``.
     """
 
     queue_bytes: int = 64 * limits.MIB  # per peer and direction
-    message_bytes: int = limits.CONTROL_FRAME_BYTES_MAX  # typical size of a message
+    typical_bytes: int = limits.CONTROL_FRAME_BYTES_MAX  # of a frame
     frame_bytes_max: int = limits.CONTROL_FRAME_BYTES_MAX  # a peer that sends a larger one is disconnected
     linger_s: float = 0.5  # how long the last messages may take after close
 
     @property
-    def messages_queued_max(self) -> int:
+    def frames_queued_max(self) -> int:
         """The high-water mark."""
-        return max(QUEUED_MIN, self.queue_bytes // self.message_bytes)
+        return max(QUEUED_MIN, self.queue_bytes // self.typical_bytes)
 
 
 CONTROL = SocketOptions()
 """For sockets that carry msgpack frames only."""
 
-DATA = SocketOptions(message_bytes=limits.MIB, frame_bytes_max=limits.MESSAGE_FRAME_BYTES_MAX)
+DATA = SocketOptions(typical_bytes=limits.MIB, frame_bytes_max=limits.MESSAGE_FRAME_BYTES_MAX)
 """For sockets that carry chunks."""
 
 
@@ -171,8 +172,8 @@ class SocketFactory:
         socket = self.context.socket(kind)
         options = self.options
         socket.set(zmq.LINGER, round(options.linger_s * 1000))
-        socket.set(zmq.SNDHWM, options.messages_queued_max)
-        socket.set(zmq.RCVHWM, options.messages_queued_max)
+        socket.set(zmq.SNDHWM, options.frames_queued_max)
+        socket.set(zmq.RCVHWM, options.frames_queued_max)
         socket.set(zmq.MAXMSGSIZE, options.frame_bytes_max)
         socket.set(zmq.IPV6, 1)
         socket.set(zmq.BACKLOG, BACKLOG)
