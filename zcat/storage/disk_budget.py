@@ -89,6 +89,12 @@ class DiskBudget:
                 return
             self._make_room(max(self._used_bytes + nbytes - int(quota * LOW_WATER), self._short_bytes(nbytes)))
             if not self._take(nbytes):
+                short_bytes = self._short_bytes(nbytes)
+                if short_bytes > 0 and self._warnings.allow("short", self._clock()):
+                    log.warning(
+                        "the cache's disk is too full, reads go on uncached %s",
+                        kv(folder=self._folder, used_bytes=self._used_bytes, short_bytes=short_bytes),
+                    )
                 raise StorageFailed(f"{self._folder}: no room for {nbytes} bytes in the cache's quota of {quota}")
 
     def count(self, nbytes: int) -> None:
