@@ -133,6 +133,9 @@ class Subscriber:
     def follow(self, root: str, timeout_s: float = 10.0) -> RootView:
         """Follow a root from now on, also after a restart; return when its catalogue is here.
 
+        Where the publisher cannot be reached, and a catalogue of a former run is here, that one does: the view
+        says that it is not ``synced``.
+
         Args:
             root: ``name``, or ``name@owner`` with the first digits of the owner's key.
             timeout_s: how long to wait for it.
@@ -158,12 +161,15 @@ class Subscriber:
             if isinstance(error, RootUnknown):
                 raise
             raise RootUnknown(f"no broker answered where root {shown(root)} is") from None
+        is_saved = subscription.has_catalogue and subscription.listed is None  # of a former run, and maybe offline
+        wait_s = max(0.0, deadline_s - Loop.now_s())
         try:
-            subscription.ready.result(max(0.0, deadline_s - Loop.now_s()))
+            subscription.ready.result(min(wait_s, _LISTING_WAIT_S) if is_saved else wait_s)
         except WaitedTooLong:
-            raise Timeout(
-                f"root {name} is listed, and its publisher does not answer: it is followed as soon as it does"
-            ) from None
+            if not subscription.has_catalogue:
+                raise Timeout(
+                    f"root {name} is listed, and its publisher does not answer: it is followed as soon as it does"
+                ) from None
         return self._loop.call(lambda: self._view_of(subscription), timeout_s=5.0)
 
     def unfollow(self, root: str) -> None:
