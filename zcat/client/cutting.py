@@ -52,12 +52,14 @@ def cut(
             yield part
 
 
-def cut_points(points: Points, itemsize: int) -> Iterator[tuple[Points, slice]]:
+def cut_points(
+    points: Points, itemsize: int, part_bytes: int = PART_BYTES
+) -> Iterator[tuple[Points, tuple[slice, ...]]]:
     """Cut points into those of one request each, with their place in the result."""
-    step = min(max(PART_BYTES // itemsize, 1), COORDINATES_MAX)
+    step = min(max(part_bytes // itemsize, 1), COORDINATES_MAX)
     for start in range(0, points.size, step):
         place = slice(start, min(start + step, points.size))
-        yield Points(points.coordinates[place]), place
+        yield Points(points.coordinates[place]), (place,)
 
 
 def _rows(axis: object, chunk: int, rows: int) -> int:

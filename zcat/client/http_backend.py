@@ -15,11 +15,11 @@ import urllib3
 from zcat.client import chunk_stream
 from zcat.client.backend import Address, Asked, Body, BodyCut, Listed, RootInfo
 from zcat.client.connection import Connection
-from zcat.client.cutting import PART_BYTES, cut, cut_points
+from zcat.client.cutting import COORDINATES_MAX, PART_BYTES, cut, cut_points
 from zcat.client.descriptions import parse_info, parse_listing, parse_roots
 from zcat.errors import BadMessage, DatasetUnknown, Stale
 from zcat.limits import MIB
-from zcat.model.dataset import DatasetInfo, Kind
+from zcat.model.dataset import ArrayGeometry, DatasetInfo, Kind
 from zcat.model.dtypes import parse_dtype
 from zcat.model.selection import Axis, Points, Selection, selection_text
 
@@ -33,13 +33,19 @@ _PIECE_BYTES = MIB
 class HttpBackend:
     """A subscriber at a URL. Any number of threads may use it; a pickled copy makes connections of its own."""
 
-    def __init__(self, url: str, timeout_s: float = DEFAULT_TIMEOUT_S) -> None:
+    def __init__(self, url: str, timeout_s: float = DEFAULT_TIMEOUT_S, part_bytes: int = PART_BYTES) -> None:
         """Prepare; the first call connects.
+
+        Args:
+            url: of the subscriber.
+            timeout_s: how long to wait for a connection, and each time for the next bytes of an answer.
+            part_bytes: of one answer, uncompressed; larger reads are several.
 
         Raises:
             BadRequest: that is no URL of a subscriber.
         """
         self._connection = Connection(url, timeout_s)
+        self._part_bytes = part_bytes
 
     @property
     def url(self) -> str:
@@ -96,24 +102,20 @@ class HttpBackend:
         array = asked.info.geometry.array
         assert array is not None
         dtype = _dtype(array.dtype)
-        if field is not None:
-            assert dtype.fields is not None
-            dtype = dtype.fields[field][0]
         answers = _Answers(self, asked)
-        if isinstance(what, Points):
-            block = np.empty(what.size, np.dtype(array.dtype))
-            for points, span in cut_points(what, array.itemsize):
-                body = points.coordinates.astype("<i8", copy=False).tobytes()
-                answers.fill(block[span], "POST", _route("points", str(asked.address), fmt="chunks"), body)
-            answers.finish()
-            return block if field is None else block[field]
-        block = np.empty(what.shape, dtype)
-        for part, place in cut(what, dtype.itemsize, array.chunks):
-            target = block[place] if place else block
-            into = target if target.flags.c_contiguous else np.empty(target.shape, dtype)
-            answers.fill(into, *_fetch(asked.address, part, field))
-            if into is not target:
-                target[...] = into
+        if isinstance(what, Selection) and sum(not isinstance(axis, range) for axis in what.axes) < 2:
+            block = np.empty(what.shape, dtype if field is None else dtype[field])
+            for part, place in cut(what, block.itemsize, array.chunks, self._part_bytes):
+                with _stretch(block, place) as out:
+                    answers.fill(out, *_fetch(asked.address, part, field))
+        else:
+            block = np.empty(what.size if isinstance(what, Points) else what.shape, dtype)
+            route = _route("points", str(asked.address), fmt="chunks")
+            for points, place in _points(what, array, self._part_bytes):
+                with _stretch(block, place) as out:
+                    body = points.coordinates.astype("<i8", copy=False).tobytes()
+                    answers.fill(out.reshape(-1), "POST", route, body)
+            block = block if field is None else block[field]
         answers.finish()
         return block
 
@@ -122,7 +124,7 @@ class HttpBackend:
         info = asked.info
         itemsize = info.geometry.typesize if info.entry.kind is Kind.FRAME else 1
         first, last = start // itemsize, -(-stop // itemsize)
-        step = max(PART_BYTES // itemsize, 1)
+        step = max(self._part_bytes // itemsize, 1)
         answers = _Answers(self, asked)
         result = bytearray((last - first) * itemsize)
         items = np.frombuffer(result, f"V{itemsize}" if itemsize > 1 else "u1")
@@ -242,6 +244,32 @@ def _fetch(address: Address, selection: Selection, field: str | None) -> tuple[s
         return "GET", _route("fetch", str(address), slice_=text, **query), None
     indices = [_axis_json(axis) for axis in selection.axes]
     return "POST", _route("fetch", str(address)), json.dumps({"indices": indices, **query}).encode()
+
+
+def _points(
+    what: Selection | Points, array: ArrayGeometry, part_bytes: int
+) -> Iterator[tuple[Points, tuple[slice, ...]]]:
+    """Cut what no request for a box can say into requests of single items, with their place in the result."""
+    if isinstance(what, Points):
+        yield from cut_points(what, array.itemsize, part_bytes)
+        return
+    # Several lists in one request mean pairs of indices, as in a key of NumPy, and not all combinations of them.
+    for part, place in cut(what, array.itemsize, array.chunks, min(part_bytes, COORDINATES_MAX * array.itemsize)):
+        axes = np.meshgrid(*[np.asarray(axis, np.int64) for axis in part.axes], indexing="ij")
+        yield Points(np.stack(axes, axis=-1).reshape(-1, len(axes))), place
+
+
+@contextlib.contextmanager
+def _stretch(block: npt.NDArray[Any], place: tuple[slice, ...]) -> Iterator[npt.NDArray[Any]]:
+    """Give a place of a block to be filled: itself if it lies in one stretch, as it mostly does."""
+    key: Any = (*place, ...)
+    target: npt.NDArray[Any] = block[key]
+    if target.flags.c_contiguous:
+        yield target
+    else:
+        aside = np.empty(target.shape, target.dtype)
+        yield aside
+        target[...] = aside
 
 
 def _axis_json(axis: Axis) -> Any:

@@ -12,12 +12,16 @@ from zcat.logs import kv
 from zcat.names import check_endpoint
 from zcat.net.loop import Loop
 from zcat.net.sockets import Socket, SocketFactory
-from zcat.net.wire import Parts, send
+from zcat.net.wire import Parts, Sent, send
 from zcat.protocol import broker_choice, directory_view
 from zcat.protocol.broker_choice import BrokerChoice, Lost, Use
 from zcat.protocol.brokers import DIRECTORY_TOPIC, Random, SendTo, reached_by
 from zcat.protocol.directory_view import Ask, ClaimChanged, DirectoryView
-from zcat.protocol.messages import Changes, DirectoryChanged, Listing, Pong, decode, encode
+from zcat.protocol.messages import Changes, DirectoryChanged, Listing, Message, Pong, decode, encode
+
+RESEND_S = 0.02
+RESENDS_MAX = 20
+"""A DEALER that is still connecting takes nothing; the first question should not wait for the second."""
 
 log = logging.getLogger(__name__)
 
@@ -92,7 +96,7 @@ class BrokerInUse:
         for effect in effects:
             match effect:
                 case SendTo():
-                    send(self._dealers[effect.broker], encode(effect.message, effect.id))
+                    self._send(effect.broker, effect.message, effect.id)
                 case Use():
                     self._use(effect)
                 case Lost():
@@ -130,6 +134,11 @@ class BrokerInUse:
                 case Ask(message):
                     number = self._choice.in_use
                     if number is not None:
-                        send(self._dealers[number], encode(message))
+                        self._send(number, message)
                 case ClaimChanged():
                     self.on_claim(effect)
+
+    def _send(self, number: int, message: Message, id: int = 0, attempts: int = RESENDS_MAX) -> None:
+        if send(self._dealers[number], encode(message, id)) is Sent.BUSY and attempts:
+            again = functools.partial(self._send, number, message, id, attempts - 1)
+            self._loop.call_after(RESEND_S, again)

@@ -3,6 +3,7 @@
 Lives on the subscriber's loop; what other threads may call says so.
 """
 
+import functools
 import logging
 from collections.abc import Iterable, Iterator
 from concurrent.futures import CancelledError, Future
@@ -42,6 +43,10 @@ log = logging.getLogger(__name__)
 
 _CATALOGUE_BYTES_MAX = 1 << 30  # our own file
 _SAVE_EVERY_S = 5.0
+
+RESEND_S = 0.02
+RESENDS_MAX = 40
+"""A DEALER that is still connecting takes nothing; the first question should not wait for the second."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,6 +88,8 @@ class Subscription:
         self._questions: dict[int, _Question] = {}
         self._connected_at_s = float("-inf")
         self._was_here = False
+        self._is_met = False
+        """Whoever answers at that address is the owner."""
         self._saved_stamp = (0, 0)
         self._save_at_s = 0.0
         self._restore()
@@ -282,6 +289,7 @@ class Subscription:
         now_s = self._around.loop.now_s()
         self._connected_at_s = now_s
         self._was_here = True
+        self._is_met = False
         self._carry_out(self._follower.connected(now_s))
         for id, question in self._questions.items():
             self._send(question.message, id)
@@ -293,18 +301,27 @@ class Subscription:
             self._socket.close(linger=0)
             self._socket = None
 
+    def _ask(self, socket: Socket | None, message: Message, attempts: int = RESENDS_MAX) -> None:
+        """Send a question of the follower's; in a moment, if the socket is not connected yet."""
+        if socket is not self._socket or self._send(message, next(self._around.ids)) or not attempts:
+            return
+        self._around.loop.call_after(RESEND_S, functools.partial(self._ask, socket, message, attempts - 1))
+
     def _send(self, message: Message, id: int) -> bool:
         return self._socket is not None and send(self._socket, encode(message, id)) is Sent.OK
 
     def _receive(self, parts: Parts) -> None:
         received = decode(parts)
         message, id, now_s = received.message, received.id, self._around.loop.now_s()
+        if isinstance(message, Pong):
+            self._pong(message, now_s)
+            return
+        if not self._is_met:
+            return  # from somebody else, who has that address now
         self._follower.heard(now_s)
         match message:
             case ChunkReply():
                 self._around.fetcher.arrived(id, message)
-            case Pong():
-                self._pong(message, now_s)
             case TreePage():
                 self._carry_out(self._follower.page(message, now_s))
             case Changes():
@@ -317,7 +334,8 @@ class Subscription:
                     question.answer.set_result(message)
 
     def _pong(self, pong: Pong, now_s: float) -> None:
-        if pong.owner != self.owner:
+        self._is_met = pong.owner == self.owner
+        if not self._is_met:
             raise BadMessage(
                 f"root {self.root}: wanted the owner {self.owner[:8]}, {pong.owner[:8]} answers there"
             )
@@ -340,7 +358,7 @@ class Subscription:
         for effect in effects:
             match effect:
                 case AskOrigin(message):
-                    self._send(message, next(self._around.ids))
+                    self._ask(self._socket, message)
                 case Updated(changes):
                     log.debug("catalogue changed %s", kv(root=self.root, count=len(changes), seq=self.stamp[1]))
                 case Synced():
