@@ -1,0 +1,126 @@
+import argparse
+import re
+import resource
+import subprocess
+import sys
+
+import pytest
+
+from zcat import __version__
+from zcat.cli import exits, main
+from zcat.cli.main import COMMANDS, OPTIONS, make_parser
+
+
+def run(capsys, *arguments):
+    status = main.main(list(arguments))
+    out, err = capsys.readouterr()
+    return status, out, err
+
+
+def commands_of(parser):
+    (action,) = [action for action in parser._actions if isinstance(action, argparse._SubParsersAction)]
+    return action.choices
+
+
+def test_the_list_of_commands_is_that_of_the_parser():
+    assert sorted(commands_of(make_parser())) == sorted(COMMANDS)
+
+
+def test_the_list_of_options_is_that_of_the_parser():
+    parser = make_parser()
+    known = {option for action in parser._actions for option in action.option_strings}
+    assert set(OPTIONS) == known
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_every_command_has_help_and_something_to_run(command, capsys):
+    status, out, _ = run(capsys, command, "--help")
+    assert status == exits.OK
+    assert out.startswith(f"usage: zcat {command}")
+    assert callable(commands_of(make_parser())[command].get_default("run"))
+
+
+def test_the_help_lists_commands_and_exit_statuses(capsys):
+    status, out, _ = run(capsys, "--help")
+    assert status == exits.OK
+    for command in COMMANDS:
+        assert re.search(rf"^    {command} ", out, re.MULTILINE)
+    assert exits.table() in out
+
+
+def test_the_version_is_told(capsys):
+    assert run(capsys, "--version") == (exits.OK, f"zcat {__version__}\n", "")
+
+
+def test_a_word_that_is_neither_command_nor_file_names_the_nearest_command(capsys):
+    status, out, err = run(capsys, "shwo")
+    assert (status, out) == (exits.REFUSED, "")
+    assert err == "zcat: bad-request: 'shwo' is neither a command nor a file; did you mean 'show'?\n"
+
+
+@pytest.mark.parametrize("arguments", [["ls"], ["roots", "--nonsense"], ["up", "--http"], ["completion", "fish"]])
+def test_a_wrong_command_line_is_one_line_and_status_2(arguments, capsys):
+    status, out, err = run(capsys, *arguments)
+    assert (status, out) == (exits.REFUSED, "")
+    assert err.startswith("zcat: bad-request: ")
+    assert err.count("\n") == 1
+    assert "--help'" in err
+
+
+def test_an_address_where_nobody_answers_is_one_line_and_status_5(capsys):
+    status, out, err = run(capsys, "roots", "--url", "http://127.0.0.1:1")
+    assert (status, out) == (exits.UNREACHABLE, "")
+    assert err.startswith("zcat: unavailable: ")
+    assert err.count("\n") == 1
+
+
+def test_the_address_may_stand_before_the_command_or_in_the_environment(capsys, monkeypatch):
+    assert "127.0.0.1:1" in run(capsys, "--url", "http://127.0.0.1:1", "roots")[2]
+    monkeypatch.setenv("ZCAT_URL", "http://127.0.0.1:2")
+    assert "127.0.0.1:2" in run(capsys, "roots")[2]
+    assert "127.0.0.1:1" in run(capsys, "roots", "--url", "http://127.0.0.1:1")[2]
+
+
+def test_ctrl_c_is_status_130(capsys, monkeypatch):
+    def interrupted(arguments):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(main, "_run", interrupted)
+    assert run(capsys, "roots") == (exits.INTERRUPTED, "", "")
+
+
+def test_a_reader_that_goes_away_is_no_news():
+    command = [sys.executable, "-m", "zcat", "completion", "zsh"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+        process.stdout.close()
+        assert process.stderr.read() == b""
+        assert process.wait(30) == exits.BROKEN_PIPE
+
+
+@pytest.mark.parametrize("shell", ["bash", "zsh", "tcsh"])
+def test_each_shell_can_complete(shell, capsys):
+    status, out, _ = run(capsys, "completion", shell)
+    assert status == exits.OK
+    for command in COMMANDS:
+        assert command in out
+
+
+def test_help_loads_nothing_heavy():
+    heavy = "{'zmq', 'h5py', 'falcon', 'waitress', 'blosc2', 'numpy', 'rich', 'urllib3', 'shtab', 'asyncio'}"
+    program = (
+        "import sys; from zcat.cli.main import main; main(['--help']); "
+        f"loaded = {heavy} & set(sys.modules); assert not loaded, loaded"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, timeout=60)
+    assert done.returncode == 0, done.stderr
+
+
+def test_help_is_there_at_once():
+    def processor_s():
+        before = resource.getrusage(resource.RUSAGE_CHILDREN)
+        subprocess.run([sys.executable, "-m", "zcat", "--help"], capture_output=True, check=True, timeout=60)
+        after = resource.getrusage(resource.RUSAGE_CHILDREN)
+        return after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
+
+    # of the processor, not of the clock, and the best of a few: others may be at work on this machine
+    assert min(processor_s() for _ in range(3)) < 0.25

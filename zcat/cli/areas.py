@@ -1,0 +1,18 @@
+"""All areas of the command line, in the order of ``zcat --help``."""
+
+from types import ModuleType
+
+from zcat.cli import (
+    browse,
+    check,
+    completion,
+    config,
+    export,
+    get,
+    serve,
+    show,
+    up,
+)
+
+ALL: tuple[ModuleType, ...] = (up, serve, config, check, browse, show, get, export, completion)
+"""Each has ``add(commands)``, which adds its commands to the parser, and runs them by ``args.run(args)``."""

@@ -1,0 +1,143 @@
+"""``zcat broker``, ``zcat publish`` and ``zcat subscribe``: one kind of service in a process."""
+
+import argparse
+import contextlib
+from typing import Any
+
+from zcat.cli import flags, running, settings
+from zcat.cli.running import Ready
+from zcat.cli.settings import Settings
+from zcat.config import HttpConfig
+from zcat.errors import AddressInUse, BadRequest
+
+LOG_LEVEL = "info"
+
+
+def add(commands: Any) -> None:
+    """Add the commands to the parser."""
+    broker = commands.add_parser(
+        "broker",
+        help="tell everybody who has what",
+        description="Run a broker: the directory of roots, and the forwarder of events.",
+    )
+    broker.add_argument("--listen", metavar="ENDPOINT", help="of the directory, such as tcp://0.0.0.0:5560")
+    broker.add_argument("--advertise", metavar="HOST", help="name or address that others are told")
+    _add_common(broker, ["broker"])
+    broker.set_defaults(run=run_broker)
+
+    publish = commands.add_parser(
+        "publish",
+        help="share a folder",
+        description="Run a publisher for a folder; without NAME and PATH, one for each [publisher] of the "
+        "configuration.",
+    )
+    publish.add_argument("root", nargs="?", metavar="NAME", help="of the root")
+    publish.add_argument("path", nargs="?", metavar="PATH", help="folder with Blosc2 files, and others")
+    _add_brokers(publish)
+    publish.add_argument("--listen", metavar="ENDPOINT", help="where requests are answered")
+    publish.add_argument("--advertise", metavar="HOST", help="name or address that others are told")
+    publish.add_argument("--state", metavar="DIR", help="folder of the owner key")
+    _add_common(publish, ["publisher"])
+    publish.set_defaults(run=run_publish)
+
+    subscribe = commands.add_parser(
+        "subscribe",
+        help="follow roots, cache what is read, and answer HTTP",
+        description="Run a subscriber with its HTTP side.",
+    )
+    _add_brokers(subscribe)
+    subscribe.add_argument("--follow", action="append", metavar="ROOT", help="from the start; may be repeated")
+    subscribe.add_argument("--cache", metavar="DIR", help="folder of the cache, on a local disk")
+    subscribe.add_argument("--http", metavar="HOST:PORT", help="where HTTP is answered; port 0 takes a free one")
+    _add_common(subscribe, ["subscriber", "http"])
+    subscribe.set_defaults(run=run_subscribe)
+
+
+def run_broker(args: argparse.Namespace) -> int:
+    """Run a broker until it is stopped."""
+    config = Settings(args, "broker").broker(listen=args.listen, advertise=args.advertise)
+
+    def start(stack: contextlib.ExitStack) -> Ready:
+        from zcat.services.broker import Broker
+
+        broker = started(stack, Broker(config))
+        return Ready("broker", None, (broker.endpoints.listen,), ())
+
+    return running.serve(start, args.json)
+
+
+def run_publish(args: argparse.Namespace) -> int:
+    """Run one publisher, or those of the configuration, until they are stopped."""
+    found = Settings(args, "publisher")
+    if args.root is None:
+        configs = found.publishers()
+        if not configs:
+            raise BadRequest("wanted NAME and PATH, or a configuration with [publisher]")
+    else:
+        brokers = tuple(args.broker or ())
+        given = {"root": args.root, "path": args.path, "brokers": brokers, "listen": args.listen}
+        configs = [found.publisher(**given, advertise=args.advertise, state=args.state)]
+
+    def start(stack: contextlib.ExitStack) -> Ready:
+        from zcat.services.publisher import Publisher
+
+        for config in configs:
+            started(stack, Publisher(config))
+        brokers = dict.fromkeys(broker for config in configs for broker in config.brokers)
+        return Ready("publish", None, tuple(brokers), tuple(config.root for config in configs))
+
+    return running.serve(start, args.json)
+
+
+def run_subscribe(args: argparse.Namespace) -> int:
+    """Run a subscriber and its HTTP side until they are stopped."""
+    found = Settings(args, "subscriber")
+    config = found.subscriber(brokers=tuple(args.broker or ()), follow=tuple(args.follow or ()), cache=args.cache)
+    http = found.http(args.http)
+
+    def start(stack: contextlib.ExitStack) -> Ready:
+        from zcat.services.subscriber import Subscriber
+
+        subscriber = started(stack, Subscriber(config))
+        url = start_http(stack, subscriber, http)
+        return Ready("subscribe", url, config.brokers, config.follow)
+
+    return running.serve(start, args.json)
+
+
+def started(stack: contextlib.ExitStack, service: Any) -> Any:
+    """Start a service; the stack closes it."""
+    stack.callback(service.close)
+    service.start()
+    return service
+
+
+def start_http(stack: contextlib.ExitStack, subscriber: Any, config: HttpConfig) -> str:
+    """Answer HTTP for a subscriber; return the address.
+
+    Raises:
+        AddressInUse: the message says what to do.
+    """
+    from zcat.http.app import make_app
+    from zcat.http.server import HttpServer
+
+    server = HttpServer(make_app(subscriber, config), config)
+    try:
+        started(stack, server)
+    except AddressInUse as error:
+        raise AddressInUse(f"{error.message}; '--http {config.host}:0' takes a free port") from None
+    return server.url
+
+
+def _add_brokers(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--broker", action="append", metavar="ENDPOINT", help="such as tcp://head:5560; may be repeated"
+    )
+
+
+def _add_common(parser: argparse.ArgumentParser, sections: list[str]) -> None:
+    flags.add_config(parser)
+    settings.add_set(parser, sections)
+    flags.add_log_level(parser)
+    flags.add_json(parser)
+    parser.set_defaults(log_level_default=LOG_LEVEL)

@@ -1,0 +1,130 @@
+"""``zcat show``: a dataset, or a part of it, as text."""
+
+import argparse
+import sys
+from typing import TYPE_CHECKING, Any
+
+from zcat.cli import exits, flags
+from zcat.cli.printing import lines, size, text
+from zcat.cli.selecting import key_of, split_slice
+from zcat.errors import BadRequest
+
+if TYPE_CHECKING:
+    from zcat.client.array import Array
+    from zcat.client.byte_frame import ByteFrame
+
+ITEMS_MAX = 1000
+"""More items than this are summarised, as NumPy does."""
+EDGE_ITEMS = 3
+TEXT_BYTES_MAX = 1 << 20
+HEX_BYTES_MAX = 512
+_HEX_BYTES_PER_LINE = 16
+
+
+def add(commands: Any) -> None:
+    """Add the command to the parser."""
+    parser = commands.add_parser(
+        "show",
+        help="print a dataset, or a part of it",
+        description="Print a dataset or a part of it. Of a large one, only what is printed is fetched.",
+    )
+    parser.add_argument("address", metavar="ADDRESS[SLICE]", help="such as 'example/waves.b2nd[0, ::32, :5]'")
+    parser.add_argument("--field", metavar="NAME", help="of a structured dataset, print this field alone")
+    parser.add_argument("--all", action="store_true", help="print every item, however many there are")
+    flags.add_reading(parser, has_json=False)
+    parser.set_defaults(run=run)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Print it."""
+    import zcat
+
+    address, inside = split_slice(args.address)
+    with zcat.connect(flags.url_of(args)) as client:
+        dataset = client.open(address)
+        if dataset.info.geometry.array is not None:
+            print(array_text(dataset, inside, args.field, args.all))  # type: ignore[arg-type]
+        elif args.field is not None:
+            raise BadRequest(f"{address} has no fields: it is a {dataset.kind.value}")
+        else:
+            _print_bytes(dataset, inside, args.all)  # type: ignore[arg-type]
+    return exits.OK
+
+
+def array_text(array: "Array", inside: str | None, field: str | None, is_all: bool = False) -> str:
+    """Return a part of an array as NumPy prints it.
+
+    Args:
+        array: the dataset.
+        inside: the slice as text; None for all of it.
+        field: the only one to print.
+        is_all: summarise nothing.
+
+    Raises:
+        BadSelection: the slice or the field does not fit.
+    """
+    import numpy as np
+
+    from zcat.model.selection import Selection, parse_key
+
+    read = parse_key(key_of(inside, array.shape), array.shape)
+    assert isinstance(read.what, Selection)  # a text has no lists of indices
+    is_summary = read.what.size > ITEMS_MAX and not is_all
+    # PERF: NumPy shows the edges of each long axis; so the edges, and one item between them, print the same
+    axes: list[Any] = [_edges(axis) if is_summary else axis for axis in read.what.axes]
+    key = np.ix_(*[np.asarray(axis, np.int64) for axis in axes]) if is_summary else (*map(_slice, axes),)
+    block = array[(field, *key) if field is not None else key or ...]
+    part = read.finish(np.asarray(block))
+    if not isinstance(part, np.ndarray):
+        return lines(str(part))
+    threshold = 0 if is_summary else sys.maxsize
+    return lines(np.array2string(part, threshold=threshold, edgeitems=EDGE_ITEMS, max_line_width=100))
+
+
+def _edges(axis: Any) -> Any:
+    length = len(axis)
+    if length <= 2 * EDGE_ITEMS + 1:
+        return axis
+    return [axis[at] for at in (*range(EDGE_ITEMS), length // 2, *range(length - EDGE_ITEMS, length))]
+
+
+def _slice(axis: range) -> slice:
+    return slice(axis.start, axis.stop, axis.step)
+
+
+def _print_bytes(frame: "ByteFrame", inside: str | None, is_all: bool) -> None:
+    start, stop = 0, frame.nbytes
+    if inside is not None:
+        (part, *rest) = key_of(inside, (frame.nbytes,))
+        if rest or not isinstance(part, slice) or part.step not in (None, 1):
+            raise BadRequest(f"[{inside}]: wanted [START:STOP] in bytes, since {frame.address} has no axes")
+        start, stop, _ = part.indices(frame.nbytes)
+    shown = frame.read(start, stop if is_all else min(stop, start + TEXT_BYTES_MAX))
+    words = _as_text(shown)
+    if words is None and not is_all:
+        shown = shown[:HEX_BYTES_MAX]
+    print((lines(words) if words is not None else _as_hex(shown, start)).removesuffix("\n"))
+    left = stop - start - len(shown)
+    if left > 0:
+        what = f"{size(left)} more of {text(frame.address)}: 'zcat get' copies it, --all prints it"
+        print(f"zcat: {what}", file=sys.stderr)
+
+
+def _as_text(data: bytes) -> str | None:
+    """Return bytes as text, if that is what they are; the last letter may be cut."""
+    if b"\0" in data:
+        return None
+    try:
+        return data.decode()
+    except UnicodeDecodeError as error:
+        return data[: error.start].decode() if error.start >= len(data) - 3 and error.start else None
+
+
+def _as_hex(data: bytes, start: int) -> str:
+    rows = range(0, len(data), _HEX_BYTES_PER_LINE)
+    return "\n".join(_hex_line(start + at, data[at : at + _HEX_BYTES_PER_LINE]) for at in rows)
+
+
+def _hex_line(at: int, piece: bytes) -> str:
+    letters = "".join(chr(byte) if 32 <= byte < 127 else "." for byte in piece)
+    return f"{at:08x}  {piece.hex(' '):<{3 * _HEX_BYTES_PER_LINE}} {letters}"

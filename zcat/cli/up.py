@@ -1,0 +1,120 @@
+"""``zcat up``: everything in one process, for one laptop or one experiment."""
+
+import argparse
+import contextlib
+import os
+import re
+from pathlib import Path
+from typing import Any
+
+from zcat.cli import flags, places, running, serve, settings
+from zcat.cli.running import Ready
+from zcat.cli.settings import Settings
+from zcat.errors import BadName, BadRequest, NotFound
+from zcat.names import check_root, shown
+
+EXAMPLE = "example"
+BROKER_LISTEN = "tcp://127.0.0.1:0"
+CATALOGUE_WAIT_S = 60.0
+"""A large folder on a slow disk takes its time to be listed."""
+
+_ILLEGAL = re.compile(r"[^A-Za-z0-9_.+-]+")
+
+
+def add(commands: Any) -> None:
+    """Add the command to the parser."""
+    parser = commands.add_parser(
+        "up",
+        help="share folders and read them, all in one process",
+        description="Run a broker, a publisher for each PATH, and a subscriber with its HTTP side, in one "
+        "process. Without a PATH it makes and shares a small example.",
+    )
+    parser.add_argument(
+        "paths", nargs="*", metavar="[NAME=]PATH", help="folder to share; without NAME= its own name is the root's"
+    )
+    parser.add_argument(
+        "--http", metavar="HOST:PORT", help="where HTTP is answered; port 0 takes a free one [127.0.0.1:8000]"
+    )
+    parser.add_argument("--state", metavar="DIR", help="folder of owner keys, cache and example")
+    flags.add_config(parser)
+    settings.add_set(parser, ["subscriber", "http", "publisher", "broker"])
+    flags.add_log_level(parser)
+    flags.add_json(parser)
+    parser.set_defaults(run=run)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Run until stopped."""
+    return running.serve(lambda stack: start(stack, args), args.json)
+
+
+def start(stack: contextlib.ExitStack, args: argparse.Namespace) -> Ready:
+    """Start everything, wait until all roots can be read, and leave on the stack what stops it again."""
+    from zcat.net.sockets import make_context
+    from zcat.services.broker import Broker
+    from zcat.services.publisher import Publisher
+    from zcat.services.subscriber import Subscriber
+
+    state = Path(args.state).expanduser().absolute() if args.state else places.state_folder()
+    cache = str(state / "cache") if args.state else None
+    found = Settings(args, "subscriber")
+    http = found.http(args.http)
+    shared = roots_of(args.paths) or {EXAMPLE: _example(state)}
+    context = make_context()
+    stack.callback(context.destroy, linger=0)
+    broker = serve.started(stack, Broker(found.broker(listen=BROKER_LISTEN), context))
+    brokers = (broker.endpoints.listen,)
+    for root, path in shared.items():
+        its_state = str(state / "publishers" / root)
+        config = found.publisher(root=root, path=str(path), brokers=brokers, state=its_state)
+        serve.started(stack, Publisher(config, context))
+    subscriber = serve.started(stack, Subscriber(found.subscriber(brokers=brokers, cache=cache), context))
+    for root in shared:
+        subscriber.follow(root, CATALOGUE_WAIT_S)
+    return Ready("up", serve.start_http(stack, subscriber, http), brokers, tuple(shared))
+
+
+def roots_of(arguments: list[str]) -> dict[str, Path]:
+    """Return the folder of each root, by its name.
+
+    Args:
+        arguments: each ``PATH`` or ``NAME=PATH``; a path with an equals sign needs its name written.
+
+    Raises:
+        NotFound: there is no such folder.
+        BadName: a name is not legal.
+        BadRequest: two roots would have one name.
+    """
+    roots: dict[str, Path] = {}
+    for argument in arguments:
+        name, equals, text = argument.partition("=")
+        if not equals or os.path.isdir(argument):
+            name, text = "", argument
+        path = Path(os.path.abspath(os.path.expanduser(text)))  # not resolved: a symbolic link's name is meant
+        if not path.is_dir():
+            raise NotFound(f"{shown(text)}: no such folder")
+        root = check_root(name) if name else root_name(path)
+        if root in roots:
+            raise BadRequest(
+                f"{roots[root]} and {path} would both be the root {root!r}: name one of them, as in NAME={text}"
+            )
+        roots[root] = path
+    return roots
+
+
+def root_name(path: Path) -> str:
+    """Make a legal root name of a folder's own.
+
+    Raises:
+        BadName: nothing of it is legal.
+    """
+    name = _ILLEGAL.sub("-", path.name).strip("-._+")
+    if not name:
+        raise BadName(f"the folder {path} gives no name for a root: write NAME={path}")
+    return check_root(name)
+
+
+def _example(state: Path) -> Path:
+    from zcat.cli.example import make_example
+
+    return make_example(state / EXAMPLE)
