@@ -107,8 +107,8 @@ class HttpConfig:
     """Address or name to bind. Whatever is not this host's own loopback opens the data to others."""
     port: int = 8000
     """0 takes any free one."""
-    threads: int = 8
-    """For requests. More of them only help while requests wait for other hosts."""
+    threads: int = 32
+    """For requests. Those that wait for other hosts, or for slow clients of large downloads, keep one each."""
     connections_max: int = 4096
     """Further ones wait until one of these ends."""
     idle_timeout_s: float = 20.0

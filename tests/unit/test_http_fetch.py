@@ -203,6 +203,20 @@ def test_too_large_an_answer_is_refused_before_it_is_read(held, cube):
     assert client.simulate_get(CUBE).status_code == 200  # a stored frame is streamed, whatever its size
 
 
+@pytest.mark.parametrize(
+    ("path", "params"),
+    [
+        ("ds-1d-fields.b2nd", {"field": "a", "slice_": "0:50"}),  # 200 bytes of records of 23 bytes
+        ("ds-hello.b2frame", {"slice_": "::600"}),  # two bytes, far apart
+    ],
+)
+def test_what_takes_much_memory_for_a_small_answer_is_too_large(held, path, params):
+    client = wsgi_client(held, HttpConfig(answer_max_bytes=300))
+
+    assert client.simulate_get(f"/api/fetch/lab/{path}", params=params).json["code"] == "too-large"
+    assert held.datasets["lab"][path].reads == 0
+
+
 def test_a_version_that_moves_under_a_read_is_read_again(client, held, cube):
     held.stale_left = 2
 

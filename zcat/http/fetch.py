@@ -55,11 +55,13 @@ class Fetch:
         if ranges.is_known(conditions.if_none_match, tag):
             return not_modified(tag)
         if query.is_whole:
-            return frame_answer(self._frame_of(dataset), tag, conditions)
+            answer = frame_answer(self._frame_of(dataset), tag, conditions)
+            phases.end("frame")
+            return answer
         if conditions.range_:
             raise falcon.HTTPError(416, description="a computed answer has no ranges; ask for the part as a slice")
         part = part_of(dataset, query)
-        check_size(part.nbytes, self._answer_max_bytes)
+        check_size(max(part.nbytes, part.held_nbytes), self._answer_max_bytes)
         if conditions.is_head:
             return Answer(tag, headers=part.headers, nbytes=part.length(query.fmt))
         block = part.read()

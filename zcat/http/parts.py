@@ -32,6 +32,8 @@ class Part:
     shape: tuple[int, ...]
     dtype: np.dtype
     read: Callable[[], npt.NDArray[Any]]
+    held_nbytes: int
+    """What must be in memory to make it: whole records for one field, all that lies between for a step."""
 
     @property
     def nbytes(self) -> int:
@@ -64,15 +66,16 @@ def _array_part(dataset: Dataset, query: Query) -> Part:
     assert geometry is not None
     dtype = _dtype(geometry.dtype)
     read = parse_key(query.key(geometry.shape), geometry.shape)
+    held_nbytes = read.what.size * dtype.itemsize
     name = query.field
     if not name:
-        return Part(read.shape, dtype, lambda: _in_order(read.finish(dataset.read(read.what))))
+        return Part(read.shape, dtype, lambda: _in_order(read.finish(dataset.read(read.what))), held_nbytes)
     if dtype.fields is None or name not in dtype.fields:
         names = ", ".join(dtype.names or ()) or "none, it is not structured"
         raise BadSelection(f"field {shown(name)}: the dataset has {names}")
     field = dtype.fields[name][0]
     shape = read.shape + field.shape
-    return Part(shape, field.base, lambda: _in_order(read.finish(dataset.read(read.what))[name]))
+    return Part(shape, field.base, lambda: _in_order(read.finish(dataset.read(read.what))[name]), held_nbytes)
 
 
 def _bytes_part(dataset: Dataset, query: Query) -> Part:
@@ -89,14 +92,13 @@ def _bytes_part(dataset: Dataset, query: Query) -> Part:
         read = Read(read.what, None, (1,))
     axis = read.what.axes[0] if not isinstance(read.what, Points) else range(0)
     assert isinstance(axis, range)
+    start, stop = (axis[0] * itemsize, (axis[-1] + 1) * itemsize) if axis else (0, 0)
 
     def work() -> npt.NDArray[Any]:
-        if not len(axis):
-            return np.empty(0, dtype)
-        span = dataset.read_bytes(axis[0] * itemsize, (axis[-1] + 1) * itemsize)
-        return _in_order(read.finish(np.frombuffer(span, dtype)[:: axis.step]))
+        span = np.frombuffer(dataset.read_bytes(start, stop), dtype)
+        return _in_order(read.finish(span[:: axis.step]))
 
-    return Part(read.shape, dtype, work)
+    return Part(read.shape, dtype, work, stop - start)
 
 
 def check_size(nbytes: int, nbytes_max: int) -> None:
@@ -107,7 +109,7 @@ def check_size(nbytes: int, nbytes_max: int) -> None:
     """
     if nbytes > nbytes_max:
         raise TooLarge(
-            f"the answer would have {nbytes} bytes, the limit (answer_max_bytes) is {nbytes_max}; "
+            f"the answer would take {nbytes} bytes of memory, the limit (answer_max_bytes) is {nbytes_max}; "
             "ask for a smaller slice, or for the whole dataset, which is streamed"
         )
 

@@ -10,6 +10,10 @@ import falcon
 from zcat.http import ranges
 from zcat.http.bodies import BINARY, Answer
 from zcat.http.reads import Buffer, Frame
+from zcat.limits import MIB
+
+AT_HAND_BYTES_MAX = 256 * MIB
+"""Of a body whose parts are gathered before it is sent: each is checked, and may come from a cold disk."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,6 +68,6 @@ def frame_answer(source: Frame, tag: str, conditions: Conditions, content_type: 
 
 
 def _fill(answer: Answer, source: Frame, nbytes: int, pieces: Callable[[], Iterator[Buffer]]) -> Answer:
-    answer.body = list(pieces()) if source.local else pieces()
+    answer.body = list(pieces()) if source.local and nbytes <= AT_HAND_BYTES_MAX else pieces()
     answer.nbytes = nbytes
     return answer
