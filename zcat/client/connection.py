@@ -50,9 +50,10 @@ class Connection:
         if not timeout_s > 0:
             raise BadRequest(f"timeout_s is {timeout_s}, wanted a number of seconds above 0")
         self.url = url.rstrip("/")
+        self._prefix = parts.path.rstrip("/")
         self.timeout_s = timeout_s
         self._timeout = urllib3.Timeout(connect=min(CONNECT_TIMEOUT_S, timeout_s), read=timeout_s)
-        self._pool: urllib3.PoolManager | None = None
+        self._pool: urllib3.HTTPConnectionPool | None = None
         self._pid = 0
         self._is_closed = False
 
@@ -60,7 +61,7 @@ class Connection:
         """Close all connections; later requests raise `Closed`."""
         self._is_closed = True
         if self._pool is not None:
-            self._pool.clear()
+            self._pool.close()
 
     def json(self, method: str, route: str) -> Any:
         """Send a request without a body, and return the JSON that is answered."""
@@ -113,13 +114,12 @@ class Connection:
     def _send(
         self, method: str, route: str, body: bytes | None, headers: dict[str, str]
     ) -> urllib3.BaseHTTPResponse:
-        url = self.url + route
         try:
             try:
-                return self._request(method, url, body, headers)
+                return self._request(method, route, body, headers)
             except ProtocolError:
                 # A server may close an idle connection just when it is used again: that says nothing about it.
-                return self._request(method, url, body, headers)
+                return self._request(method, route, body, headers)
         except NewConnectionError as error:
             raise Unavailable(
                 f"nobody answers at {self.url} ({error.__cause__ or error}); is a subscriber running there? "
@@ -133,11 +133,11 @@ class Connection:
             raise Unavailable(f"{self.url} cannot be asked: {error}") from None
 
     def _request(
-        self, method: str, url: str, body: bytes | None, headers: dict[str, str]
+        self, method: str, route: str, body: bytes | None, headers: dict[str, str]
     ) -> urllib3.BaseHTTPResponse:
-        return self._connections().request(
+        return self._connections().urlopen(
             method,
-            url,
+            self._prefix + route,
             body=body,
             headers=headers,
             timeout=self._timeout,
@@ -146,13 +146,14 @@ class Connection:
             preload_content=False,
         )
 
-    def _connections(self) -> urllib3.PoolManager:
+    def _connections(self) -> urllib3.HTTPConnectionPool:
         if self._is_closed:
             raise Closed(f"the client of {self.url} is closed; make another with zcat.connect")
         pool = self._pool
         if pool is None or self._pid != os.getpid():
             # Two processes on one connection would take each other's answers: a forked one makes its own.
-            pool = urllib3.PoolManager(maxsize=POOL_CONNECTIONS, block=False)
+            # PERF: a pool of one host, not urllib3's manager of pools, which adds 0.1 ms to each request
+            pool = urllib3.connection_from_url(self.url, maxsize=POOL_CONNECTIONS, block=False)
             self._pool, self._pid = pool, os.getpid()
         return pool
 

@@ -105,7 +105,8 @@ class HttpBackend:
         answers = _Answers(self, asked)
         if isinstance(what, Selection) and sum(not isinstance(axis, range) for axis in what.axes) < 2:
             block = np.empty(what.shape, dtype if field is None else dtype[field])
-            for part, place in cut(what, block.itemsize, array.chunks, self._part_bytes):
+            # the subscriber holds whole records also where it sends one field of them
+            for part, place in cut(what, array.itemsize, array.chunks, self._part_bytes):
                 with _stretch(block, place) as out:
                     answers.fill(out, *_fetch(asked.address, part, field))
         else:
@@ -231,9 +232,14 @@ def _dtype(text: str) -> "np.dtype[Any]":
     return parse_dtype(text)
 
 
+@functools.lru_cache(maxsize=1024)
+def _quoted(text: str) -> str:
+    return urllib.parse.quote(text, safe="/@")
+
+
 def _route(verb: str, address: str, **query: str) -> str:
-    route = f"/api/{verb}/{urllib.parse.quote(address, safe='/@')}"
-    return f"{route}?{urllib.parse.urlencode(query)}" if query else route
+    route = f"/api/{verb}/{_quoted(address)}"
+    return f"{route}?{urllib.parse.urlencode(query, safe=',:')}" if query else route
 
 
 def _fetch(address: Address, selection: Selection, field: str | None) -> tuple[str, str, bytes | None]:
