@@ -106,6 +106,11 @@ class VerbUnknown(BadMessage):
 
     code = "verb-unknown"
 
+    def __init__(self, message: str, request: int = 0) -> None:
+        super().__init__(message)
+        self.request = request
+        """The ``id`` of what it asked."""
+
 
 class Stale(ZcatError):
     """The dataset is no longer the version that was asked for; ask for its info again."""

@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import Any
@@ -33,6 +34,7 @@ class Network:
         self.brokers: list[Broker] = []
         self._opened = ExitStack()
         self._opened.callback(self.context.destroy, linger=0)
+        self._threads = self._opened.enter_context(ThreadPoolExecutor(4))
 
     def close(self) -> None:
         self._opened.close()
@@ -62,6 +64,10 @@ class Network:
     def subscriber(self, name: str = "a", **changes: Any) -> Subscriber:
         defaults = {"cache": str(self.folder / f"cache-{name}"), "brokers": self.endpoints, "reserve_bytes": 0}
         return self._started(Subscriber(SubscriberConfig(**{**defaults, **changes}), self.context))
+
+    def in_background(self, work: Callable[[], Any]) -> "Future[Any]":
+        """Have another thread do something; its result must be asked for before the end."""
+        return self._threads.submit(work)
 
     def _started(self, service: Any) -> Any:
         self._opened.callback(service.close)

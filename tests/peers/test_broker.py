@@ -27,8 +27,8 @@ from zcat.protocol.messages import (
     Tree,
     decode,
     encode,
-    unpaged,
 )
+from zcat.protocol.pages import unpaged
 from zcat.services.broker import Broker
 
 WAIT_MS = 10_000

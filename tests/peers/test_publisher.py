@@ -34,8 +34,8 @@ from zcat.protocol.messages import (
     TreePage,
     decode,
     encode,
-    unpaged,
 )
+from zcat.protocol.pages import unpaged
 from zcat.services.broker import Broker
 from zcat.services.publisher import Publisher, advertised
 from zcat.storage.chunk_gate import digest

@@ -8,7 +8,8 @@ from zcat.errors import DatasetUnknown, Stale
 from zcat.limits import CONTROL_FRAME_BYTES_MAX, PAGES_PER_MESSAGE_MAX
 from zcat.model.dataset import Entry, Kind
 from zcat.protocol.catalogue import EVENTS_BYTES_MAX, EVENTS_MAX, Catalogue
-from zcat.protocol.messages import Change, Changes, TreePage, decode, encode, unpaged
+from zcat.protocol.messages import Change, Changes, TreePage, decode, encode
+from zcat.protocol.pages import unpaged
 
 OWNER = "ab" * 16
 

@@ -53,6 +53,12 @@ def test_our_commands_and_options_are_ours_whatever_follows(packed):
     assert not is_meant("--url=http://127.0.0.1:1", packed)
 
 
+def test_a_folder_is_ours_unless_an_option_says_otherwise(packed):
+    assert not is_meant(packed.parent)
+    assert is_meant("-r", packed.parent)
+    assert is_meant(packed.parent, packed)
+
+
 def test_what_exists_nowhere_is_ours_to_refuse():
     assert not is_meant("nowhere.gz")
     assert not is_meant("-f", "nowhere.gz")

@@ -5,9 +5,11 @@ import subprocess
 import sys
 
 import pytest
+import shtab
 
 from zcat import __version__
-from zcat.cli import exits, main
+from zcat.cli import exits, flags, main
+from zcat.cli.completion import SHELLS
 from zcat.cli.main import COMMANDS, OPTIONS, make_parser
 
 
@@ -58,6 +60,12 @@ def test_a_word_that_is_neither_command_nor_file_names_the_nearest_command(capsy
     assert err == "zcat: bad-request: 'shwo' is neither a command nor a file; did you mean 'show'?\n"
 
 
+def test_a_folder_is_told_from_a_command(capsys, tmp_path):
+    status, _, err = run(capsys, str(tmp_path))
+    assert status == exits.REFUSED
+    assert f"'zcat up {tmp_path}' shares it" in err
+
+
 @pytest.mark.parametrize("arguments", [["ls"], ["roots", "--nonsense"], ["up", "--http"], ["completion", "fish"]])
 def test_a_wrong_command_line_is_one_line_and_status_2(arguments, capsys):
     status, out, err = run(capsys, *arguments)
@@ -97,12 +105,18 @@ def test_a_reader_that_goes_away_is_no_news():
         assert process.wait(30) == exits.BROKEN_PIPE
 
 
-@pytest.mark.parametrize("shell", ["bash", "zsh", "tcsh"])
+@pytest.mark.parametrize("shell", SHELLS)
 def test_each_shell_can_complete(shell, capsys):
     status, out, _ = run(capsys, "completion", shell)
     assert status == exits.OK
     for command in COMMANDS:
         assert command in out
+
+
+def test_files_and_folders_are_completed_as_shtab_does_it():
+    assert flags.FILE.items() <= shtab.FILE.items()
+    assert flags.FOLDER.items() <= shtab.DIRECTORY.items()
+    assert set(flags.FILE) == set(flags.FOLDER) == set(SHELLS)
 
 
 def test_help_loads_nothing_heavy():

@@ -31,8 +31,8 @@ from zcat.protocol.messages import (
     Ping,
     Pong,
     Renew,
-    paged,
-)  # fmt: skip
+)
+from zcat.protocol.pages import paged  # fmt: skip
 
 SEEDS = 150
 CHAOS_S = 80

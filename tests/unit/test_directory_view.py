@@ -5,7 +5,8 @@ import pytest
 from zcat.errors import RootContested, RootUnknown
 from zcat.model.root import Claim
 from zcat.protocol.directory_view import Ask, ClaimChanged, DirectoryView
-from zcat.protocol.messages import DirectoryChanged, ListedClaim, Listing, Lookup, Pong, paged
+from zcat.protocol.messages import DirectoryChanged, ListedClaim, Listing, Lookup, Pong
+from zcat.protocol.pages import paged
 
 BROKER = "c" * 32
 ONE, TWO = "1" * 32, "2" * 32

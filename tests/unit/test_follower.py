@@ -7,7 +7,8 @@ import pytest
 from zcat.errors import Stale
 from zcat.model.dataset import Entry, Kind
 from zcat.protocol.follower import AskOrigin, Follower, Synced, Updated
-from zcat.protocol.messages import Change, Changes, Events, Ping, Pong, Tree, TreePage, paged
+from zcat.protocol.messages import Change, Changes, Events, Ping, Pong, Tree, TreePage
+from zcat.protocol.pages import paged
 
 OWNER = "b" * 32
 

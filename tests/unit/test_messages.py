@@ -26,9 +26,8 @@ from zcat.protocol.messages import (
     Ping,
     decode,
     encode,
-    paged,
-    unpaged,
 )
+from zcat.protocol.pages import paged, unpaged
 
 OWNER, LINEAGE = "0" * 32, "f" * 32
 ENTRY = Entry("a/b.b2nd", Kind.ARRAY, LINEAGE, 400, 100, 1, (10, 10), "<f4")
@@ -91,7 +90,7 @@ def test_unknown_fields_are_ignored():
 def test_an_unknown_verb_says_which_request_it_was():
     with pytest.raises(VerbUnknown) as caught:
         decode(with_header(encode(Ping(), id=5), verb="brew"))
-    assert caught.value.args[1] == 5
+    assert caught.value.request == 5
 
 
 @pytest.mark.parametrize(

@@ -137,6 +137,27 @@ class DatasetInfo:
         return Version(self.entry.lineage, array.shape[0] if array.shape else 1)
 
 
+def check_compression(compression: Compression) -> Compression:
+    """Return ``compression`` if its numbers can be written into the header of a frame.
+
+    Raises:
+        BadContent: the message says which number, and what was wanted.
+    """
+    c = compression
+    for name, values, count in (("filters", c.filters, 6), ("filters_meta", c.filters_meta, 6)):
+        if len(values) != count or not all(0 <= value <= 255 for value in values):
+            raise BadContent(f"impossible compression: {name} are {values[:8]}, wanted {count} numbers up to 255")
+    for name, value, most in (
+        ("codec", c.codec, 255),
+        ("codec_meta", c.codec_meta, 255),
+        ("clevel", c.clevel, 9),
+        ("splitmode", c.splitmode, 4),
+    ):
+        if not (name == "splitmode") <= value <= most:
+            raise BadContent(f"impossible compression: {name} is {value}, the most is {most}")
+    return compression
+
+
 def check_geometry(geometry: Geometry, chunk_bytes_max: int, nchunks_max: int) -> Geometry:
     """Return ``geometry`` if its numbers agree with one another and stay within the limits.
 
@@ -171,5 +192,7 @@ def check_geometry(geometry: Geometry, chunk_bytes_max: int, nchunks_max: int) -
             wanted(padded == g.chunksize, f"chunks {a.chunks} make {padded} bytes, the frame says {g.chunksize}")
             block = math.prod(a.blocks) * a.itemsize
             wanted(block == g.blocksize, f"blocks {a.blocks} make {block} bytes, the frame says {g.blocksize}")
+            whole = math.prod(a.grid) * g.chunksize
+            wanted(whole == g.nbytes, f"{math.prod(a.grid)} chunks make {whole} bytes, the frame says {g.nbytes}")
     wanted(g.nchunks <= nchunks_max, f"{g.nchunks} chunks, the limit is {nchunks_max}")
     return geometry

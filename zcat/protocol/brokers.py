@@ -34,15 +34,3 @@ def reached_by(endpoint: str, broker: str) -> str:
     if not endpoint.startswith("tcp://*:") or not broker.startswith("tcp://"):
         return endpoint
     return broker.rpartition(":")[0] + ":" + endpoint.rpartition(":")[2]
-
-
-def as_reached(endpoint: str, through: str) -> str:
-    """Put a host into an endpoint whose host is ``*``: the one by which whoever named it was reached.
-
-    Args:
-        endpoint: what a broker said of itself, as ``tcp://*:5561``.
-        through: where that broker was asked, as ``tcp://node-1:5560``.
-    """
-    if not endpoint.startswith("tcp://*:") or not through.startswith("tcp://"):
-        return endpoint
-    return f"{through.rpartition(':')[0]}:{endpoint.rpartition(':')[2]}"

@@ -16,7 +16,8 @@ from zcat.limits import CONTROL_FRAME_BYTES_MAX, MIB, PAGES_PER_MESSAGE_MAX
 from zcat.model.dataset import Entry
 from zcat.names import shown
 from zcat.protocol.codec import pack, to_plain
-from zcat.protocol.messages import Change, Changes, TreePage, paged_packed
+from zcat.protocol.messages import Change, Changes, TreePage
+from zcat.protocol.pages import paged_packed
 
 EVENTS_MAX = 16384
 EVENTS_BYTES_MAX = 2 * MIB

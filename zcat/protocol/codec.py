@@ -17,11 +17,12 @@ import msgpack
 
 from zcat.errors import BadContent, BadMessage, BadName
 from zcat.limits import ATTRIBUTES_BYTES_MAX, CHUNK_BYTES_MAX, CONTROL_FRAME_BYTES_MAX, NCHUNKS_MAX
-from zcat.model.dataset import Entry, Geometry, check_geometry
+from zcat.model.dataset import Compression, Entry, Geometry, check_compression, check_geometry
 from zcat.model.root import Claim
 from zcat.names import check_endpoint, check_owner, check_path, check_root, shown
 
 T = TypeVar("T")
+Buffer = bytes | memoryview
 Reader = Callable[[Any, str], Any]
 
 LINEAGE_HEX_LENGTH = 32
@@ -48,7 +49,7 @@ def unpack(frame: bytes | bytearray | memoryview, bytes_max: int = CONTROL_FRAME
             strict_map_key=True,
             max_ext_len=0,
             max_array_len=CONTROL_FRAME_BYTES_MAX,
-            max_map_len=4096,
+            max_map_len=max(4096, bytes_max // 16),
             max_str_len=bytes_max,
             max_bin_len=bytes_max,
             object_pairs_hook=_unique,
@@ -171,6 +172,8 @@ def _read_enum(cls: type[Enum], plain: Any, where: str) -> Enum:
 
 def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     made = dict(pairs)
+    if any(type(key) is not str for key in made):
+        raise BadMessage("a map has a key that is no text")
     if len(made) != len(pairs):  # msgpack lets the last one win, and two readers may disagree about that
         raise BadMessage("a map has a key twice")
     return made
@@ -207,8 +210,18 @@ def _check_geometry(geometry: Geometry) -> None:
     check_geometry(geometry, CHUNK_BYTES_MAX, NCHUNKS_MAX)
 
 
+def _check_compression(compression: Compression) -> None:
+    check_compression(compression)
+
+
 _CHECKS: dict[type, Callable[[Any], None]] = {
     Claim: _check_claim,
+    Compression: _check_compression,
     Entry: _check_entry,
     Geometry: _check_geometry,
 }
+
+
+def also_check(cls: type[T], check: Callable[[T], None]) -> None:
+    """Have `from_plain` call ``check`` on each ``cls`` it makes; BadName and BadContent become BadMessage."""
+    _CHECKS[cls] = check

@@ -9,7 +9,8 @@ from dataclasses import dataclass, replace
 
 from zcat.errors import RootContested, RootUnknown
 from zcat.names import OWNER_HEX_SHOWN, shown
-from zcat.protocol.messages import DirectoryChanged, ListedClaim, Listing, Lookup, Pong, unpaged
+from zcat.protocol.messages import DirectoryChanged, ListedClaim, Listing, Lookup, Pong
+from zcat.protocol.pages import unpaged
 
 LIVE = "live"
 STALE = "stale"

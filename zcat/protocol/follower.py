@@ -11,7 +11,8 @@ from dataclasses import dataclass
 
 from zcat.errors import ZcatError
 from zcat.model.dataset import Entry
-from zcat.protocol.messages import Change, Changes, Events, Ping, Pong, Tree, TreePage, unpaged
+from zcat.protocol.messages import Change, Changes, Events, Ping, Pong, Tree, TreePage
+from zcat.protocol.pages import unpaged
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,9 +118,9 @@ class Follower:
         Raises:
             BadMessage: a page cannot be read.
         """
+        if not isinstance(self._asked, Tree) or (page.root, page.owner) != (self.root, self.owner):
+            return []  # the answer to a question that was given up, or of somebody else
         self.heard(now_s)
-        if not isinstance(self._asked, Tree):
-            return []  # the answer to a question that was given up
         if self._arriving_from is None:
             self._arriving_from = page.incarnation, page.seq
         elif self._arriving_from[0] != page.incarnation:

@@ -5,21 +5,19 @@ fields below) and zero or more body frames, which hold what is large: `bodies` n
 become. `encode` and `decode` are the only doors. PROTOCOL.md has the same in prose, frame by frame.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field, fields
 from typing import Any, ClassVar, Protocol
 
-from zcat.errors import BadMessage, VerbUnknown, ZcatError, error_of
+from zcat.errors import BadMessage, BadName, VerbUnknown, ZcatError, error_of
 from zcat.limits import CHUNKS_PER_REQUEST_MAX, CONTROL_FRAME_BYTES_MAX, PAGES_PER_MESSAGE_MAX
 from zcat.model.dataset import Compression, DatasetInfo, Entry, Geometry
 from zcat.model.root import Claim
-from zcat.names import shown
-from zcat.protocol.codec import from_plain, pack, to_plain, unpack, unpack_attributes
+from zcat.names import check_path, shown
+from zcat.protocol.codec import Buffer, also_check, from_plain, pack, to_plain, unpack, unpack_attributes
 
 MAGIC = b"zcat1"
 """First frame of every message; the digit is the version of the wire."""
-
-Buffer = bytes | memoryview
 
 
 class Message(Protocol):
@@ -152,7 +150,7 @@ class Listing:
     next: str | None = None
     """Ask again with ``after`` this; absent on the last part."""
     pages: tuple[Buffer, ...] = ()
-    """Each a msgpack array of `ListedClaim`, in order of root and owner; see `paged` and `unpaged`."""
+    """Each a msgpack array of `ListedClaim`, in order of root and owner; see ``protocol.pages``."""
 
 
 # -- to a peer: a publisher, or a subscriber that shares its cache -----------------------------------
@@ -202,6 +200,15 @@ class Change:
 
     path: str
     entry: Entry | None = None
+
+
+def _check_change(change: Change) -> None:
+    check_path(change.path)
+    if change.entry is not None and change.entry.path != change.path:
+        raise BadName(f"a change of {shown(change.path)} with the entry of {shown(change.entry.path)}")
+
+
+also_check(Change, _check_change)
 
 
 @dataclass(frozen=True, slots=True)
@@ -363,7 +370,7 @@ def decode(frames: Sequence[Buffer]) -> Received:
 
     Raises:
         BadMessage: wrong version, not msgpack, a field missing or of the wrong type, too many frames.
-        VerbUnknown: well formed, but a verb that this version does not know. Its ``id`` is in ``args[1]``.
+        VerbUnknown: well formed, but a verb that this version does not know. Its ``id`` is in ``request``.
     """
     if not 2 <= len(frames) <= 2 + PAGES_PER_MESSAGE_MAX:
         raise BadMessage(f"a message of {len(frames)} frames, wanted 2 to {2 + PAGES_PER_MESSAGE_MAX}")
@@ -383,56 +390,6 @@ def decode(frames: Sequence[Buffer]) -> Received:
     message = from_plain(cls, header, **given)
     _check(message)
     return Received(message, id)
-
-
-def paged(items: Iterable[Any], page_bytes_max: int = CONTROL_FRAME_BYTES_MAX) -> list[bytes]:
-    """Pack dataclasses into frames, each a msgpack array, none larger than ``page_bytes_max``.
-
-    Raises:
-        BadMessage: one item alone is larger.
-    """
-    return paged_packed((pack(to_plain(item)) for item in items), page_bytes_max)
-
-
-def paged_packed(items: Iterable[bytes], page_bytes_max: int = CONTROL_FRAME_BYTES_MAX) -> list[bytes]:
-    """Like `paged`, of items that are msgpack already.
-
-    Raises:
-        BadMessage: one item alone is larger.
-    """
-    pages: list[bytes] = []
-    held: list[bytes] = []
-    size = 0
-    for packed in items:
-        if len(packed) + 5 > page_bytes_max:
-            raise BadMessage(f"an item of {len(packed)} bytes does not fit a page of {page_bytes_max}")
-        if size + len(packed) + 5 > page_bytes_max:
-            pages.append(_array(held))
-            held, size = [], 0
-        held.append(packed)
-        size += len(packed)
-    if held:
-        pages.append(_array(held))
-    return pages
-
-
-def unpaged(cls: type[Any], pages: Iterable[Buffer]) -> list[Any]:
-    """Read back what `paged` wrote.
-
-    Raises:
-        BadMessage: a page is not an array of ``cls``.
-    """
-    items: list[Any] = []
-    for page in pages:
-        plain = unpack(bytes(page))
-        if type(plain) is not list:
-            raise BadMessage(f"page: wanted an array of {cls.__name__}, got {type(plain).__name__}")
-        items.extend(from_plain(cls, item) for item in plain)
-    return items
-
-
-def _array(packed: list[bytes]) -> bytes:
-    return b"\xdd" + len(packed).to_bytes(4, "big") + b"".join(packed)  # msgpack "array 32"
 
 
 def _check(message: Any) -> None:

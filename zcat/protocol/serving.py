@@ -114,7 +114,9 @@ class Serving:
     def left(self, name: bytes, nbytes: int) -> None:
         """Say that ``nbytes`` for a peer are no longer held: sent, or given up."""
         self.held_bytes -= nbytes
-        peer = self._peers[name]
+        peer = self._peers.get(name)
+        if peer is None:
+            return  # nothing of it was held any more
         peer.held_bytes -= nbytes
         self._forget_if_idle(name, peer)
 

@@ -202,6 +202,10 @@ class Transfer:
         """A chunk came and is not what it should be: ask again, a few times."""
         return self._again([(dataset, nchunk)], error, now_s) + self._ask(dataset.origin, now_s)
 
+    def has_asked(self, request: int) -> bool:
+        """Say whether something is still owed on a request."""
+        return request in self._requests
+
     def request_failed(self, request: int, error: ZcatError, now_s: float) -> list[Effect]:
         """The origin refused a whole request."""
         dataset, missing = self._requests.pop(request, (None, set[int]()))

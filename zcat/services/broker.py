@@ -20,7 +20,7 @@ from zcat.names import shown
 from zcat.net import wire
 from zcat.net.forwarder import Forwarder, ForwarderEndpoints
 from zcat.net.loop import Loop
-from zcat.net.sockets import CONTROL, DATA, Context, SocketFactory, endpoint_of, exposure, make_context
+from zcat.net.sockets import CONTROL, Context, SocketFactory, endpoint_of, exposure, make_context
 from zcat.net.wire import Part, Parts, Sent
 from zcat.protocol.brokers import DIRECTORY_TOPIC
 from zcat.protocol.directory import LIVE, Directory, DirectoryLimits
@@ -38,8 +38,8 @@ from zcat.protocol.messages import (
     Renew,
     decode,
     encode,
-    paged,
 )
+from zcat.protocol.pages import paged
 
 LISTED_MAX = 800
 """Claims in one answer: even the largest then fit the pages of a message, and the loop is kept a few ms."""
@@ -148,8 +148,8 @@ class Broker:
         asked = ForwarderEndpoints(
             config.ingress or _beside(listen, "ingress"), config.egress or _beside(listen, "egress")
         )
-        self._forwarder = Forwarder(context, asked, replace(DATA, queue_bytes=config.events_bytes))
-        changes = SocketFactory(context, replace(CONTROL, message_bytes=CHANGE_BYTES))
+        self._forwarder = Forwarder(context, asked, replace(CONTROL, queue_bytes=config.events_bytes))
+        changes = SocketFactory(context, replace(CONTROL, typical_bytes=CHANGE_BYTES))
         self._pub = changes.pub(self._forwarder.local_ingress)
         self._loop.register(self._pub)
         self.endpoints = BrokerEndpoints(listen, self._forwarder.ingress, self._forwarder.egress)
@@ -171,7 +171,7 @@ class Broker:
         try:
             received = decode(frames)
         except VerbUnknown as error:
-            self._send(route, Failed(error.code, error.message), error.args[1])
+            self._send(route, Failed(error.code, error.message), error.request)
             return
         except BadMessage as error:
             if len(route) > 1:  # a REQ, which hangs until it is answered, whatever it sent

@@ -6,12 +6,14 @@ Lives on the subscriber's loop.
 import functools
 import logging
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
 
 from zcat.errors import BadMessage, ZcatError
+from zcat.limits import KIB
 from zcat.logs import kv
 from zcat.names import check_endpoint
 from zcat.net.loop import Loop
-from zcat.net.sockets import Socket, SocketFactory
+from zcat.net.sockets import CONTROL, Socket, SocketFactory
 from zcat.net.wire import Parts, Sent, send
 from zcat.protocol import broker_choice, directory_view
 from zcat.protocol.broker_choice import BrokerChoice, Lost, Use
@@ -22,6 +24,9 @@ from zcat.protocol.messages import Changes, DirectoryChanged, Listing, Message, 
 RESEND_S = 0.02
 RESENDS_MAX = 20
 """A DEALER that is still connecting takes nothing; the first question should not wait for the second."""
+
+EVENTS = replace(CONTROL, typical_bytes=KIB)
+"""Most events are about one dataset; bursts of them should fit the queue, since each loss costs a question."""
 
 log = logging.getLogger(__name__)
 
@@ -111,7 +116,7 @@ class BrokerInUse:
         if use.pong.egress is not None:
             egress = reached_by(use.pong.egress, broker)
             try:
-                sub = self._sockets.sub(egress)
+                sub = SocketFactory(self._sockets.context, EVENTS).sub(egress)
             except ZcatError as error:
                 log.warning("cannot hear events %s", kv(broker=broker, egress=egress, reason=error))
             else:

@@ -167,16 +167,13 @@ class Fetcher:
         """Take a refusal; False if it is none of ours."""
         now_s = self._loop.now_s()
         if failure.nchunk is None:
-            effects = self._transfer.request_failed(id, failure.error, now_s)
-            self.carry_out(effects)
-            return bool(effects)
+            is_ours = self._transfer.has_asked(id)
+            self.carry_out(self._transfer.request_failed(id, failure.error, now_s))
+            return is_ours
         key = self._transfer.arrived(id, failure.nchunk, now_s)
         if key is None:
             return False
-        # the origin's queue is full for the moment: the next try is a later one
-        again = isinstance(failure.error, Busy)
-        refuse = self._transfer.damaged if again else self._transfer.refused
-        self.carry_out(refuse(key, failure.nchunk, failure.error, now_s))
+        self.carry_out(self._transfer.refused(key, failure.nchunk, failure.error, now_s))
         return True
 
     def away(self, origin: Origin, error: ZcatError) -> None:

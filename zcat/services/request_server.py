@@ -112,7 +112,7 @@ class RequestServer:
         try:
             received = decode(frames)
         except BadMessage as error:
-            id = error.args[1] if isinstance(error, VerbUnknown) else 0
+            id = error.request if isinstance(error, VerbUnknown) else 0
             self._say(list(route), Failed(error.code, error.message), id)
             raise  # to be counted and logged
         message: Message = received.message

@@ -28,7 +28,7 @@ from zcat.storage.attributes import (
     trailer_bytes,
 )
 from zcat.storage.beneath import SPARSE_INDEX
-from zcat.storage.chunk_gate import HEADER_BYTES, plain_chunk, special_chunk
+from zcat.storage.chunk_gate import HEADER_BYTES, SPECIAL_NONE, plain_chunk, special_chunk, special_kind
 from zcat.storage.disk import pread_exactly
 from zcat.storage.frame_format import (
     FrameHeader,
@@ -43,6 +43,10 @@ from zcat.storage.frame_template import PADDING
 
 _FIRST_READ_BYTES = 4096
 _CHUNK_FLAGS = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC  # a FIFO must not make us wait
+
+
+SIZED_CHUNKS_MAX = 1 << 20
+"""Frames of more chunks do not say how long each is: it would take a look at all of them."""
 
 
 class FrameSource(Protocol):
@@ -73,7 +77,11 @@ class FrameSource(Protocol):
         ...
 
     def stored_sizes(self) -> NDArray[np.int64] | None:
-        """Return how many bytes each chunk takes at most, ``(nchunks,)``, or None if it takes a look at each."""
+        """Return the length of what `read_chunk` gives, ``(nchunks,)``; None if that is too much work.
+
+        Raises:
+            BadContent, StorageFailed: as for `read_chunk`.
+        """
         ...
 
 
@@ -104,26 +112,43 @@ class ContiguousFrame:
     def read_chunk(self, nchunk: int) -> bytes:
         """Return chunk ``nchunk``, as `FrameSource` says."""
         offset = int(self._offsets[nchunk])
-        if offset < 0:
+        header = self._chunk_header(nchunk)
+        if header is None:
             return special_chunk(special_of(offset), self.geometry, nchunk)
+        cbytes = int.from_bytes(header[12:16], "little")
+        return plain_chunk(pread_exactly(self._fd, cbytes, self._begin + offset), self.geometry, nchunk)
+
+    def _chunk_header(self, nchunk: int) -> bytes | None:
+        """Read the header of a chunk; None of one that is only in the index."""
+        offset = int(self._offsets[nchunk])
+        if offset < 0:
+            return None
         if offset > self._cbytes - HEADER_BYTES:
             raise BadChunk(f"chunk {nchunk}: at {offset}, but there are only {self._cbytes} bytes of chunks")
-        chunk_header = pread_exactly(self._fd, HEADER_BYTES, self._begin + offset)
-        cbytes = int.from_bytes(chunk_header[12:16], "little")
+        header = pread_exactly(self._fd, HEADER_BYTES, self._begin + offset)
+        cbytes = int.from_bytes(header[12:16], "little")
         room = min(self._cbytes - offset, self.geometry.chunk_nbytes(nchunk) + BLOSC2_CHUNK_OVERHEAD)
         if not HEADER_BYTES <= cbytes <= room:
             raise BadChunk(f"chunk {nchunk}: {cbytes} bytes, there is room for {room}")
-        return plain_chunk(pread_exactly(self._fd, cbytes, self._begin + offset), self.geometry, nchunk)
+        return header
 
     def stored_sizes(self) -> NDArray[np.int64] | None:
-        """Return the distance of each chunk to the next: its size, where nothing was ever rewritten."""
-        if self._is_slotted:
+        """Return the lengths, at a look at each chunk's header: `SIZED_CHUNKS_MAX` of them take two seconds."""
+        nchunks = self.geometry.nchunks
+        if self._is_slotted or nchunks > SIZED_CHUNKS_MAX:
             return None
-        sizes = np.full(len(self._offsets), HEADER_BYTES + self.geometry.typesize, np.int64)
-        stored = np.flatnonzero(self._offsets >= 0)
-        order = stored[np.argsort(self._offsets[stored], kind="stable")]
-        sizes[order] = np.diff(self._offsets[order], append=self._cbytes)
-        return np.clip(sizes, 0, self.geometry.chunksize + BLOSC2_CHUNK_OVERHEAD)
+        sizes = np.zeros(nchunks, np.int64)
+        # chunks that are only in the index are alike, but for the last one, which may be shorter
+        absent = np.flatnonzero(self._offsets[: nchunks - 1] < 0)
+        if len(absent):
+            sizes[absent] = len(self.read_chunk(int(absent[0])))
+        for nchunk in np.flatnonzero(sizes == 0).tolist():
+            header = self._chunk_header(nchunk)
+            if header is not None and special_kind(header) == SPECIAL_NONE:
+                sizes[nchunk] = int.from_bytes(header[12:16], "little")
+            else:
+                sizes[nchunk] = len(self.read_chunk(nchunk))
+        return sizes
 
 
 class SparseFrame:
