@@ -19,7 +19,8 @@ from zcat.errors import BadChunk, Busy, Closed, StorageFailed, Timeout, ZcatErro
 from zcat.logs import RateLimiter, kv
 from zcat.model.dataset import DatasetInfo
 from zcat.net.loop import Loop
-from zcat.protocol.messages import Buffer, ChunkReply, Failed
+from zcat.protocol.codec import Buffer
+from zcat.protocol.messages import ChunkReply, Failed
 from zcat.protocol.transfer import AskChunks, DatasetKey, Effect, Origin, Resolve, Transfer
 from zcat.storage.cached_dataset import CachedDataset, check_digest
 from zcat.storage.chunk_gate import check_chunk
