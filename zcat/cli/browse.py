@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from zcat.cli import exits, flags
-from zcat.cli.printing import count, print_json, print_table, shape, size, text, yes
+from zcat.cli.printing import count, print_json, print_table, shape, size, text, time, yes
 from zcat.errors import DatasetUnknown
 from zcat.names import OWNER_HEX_SHOWN, parse_root, shown, split_address
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from zcat.client.dataset import Dataset
 
 CODECS = ("blosclz", "lz4", "lz4hc", "none", "zlib", "zstd")
-DTYPE_WIDTH_MAX = 32
+DTYPE_WIDTH_MAX = 16
 FILTERS = {1: "shuffle", 2: "bitshuffle", 3: "delta", 4: "trunc_prec"}
 
 
@@ -278,7 +278,7 @@ def _short(dtype: str) -> str:
 
 _COLUMNS: dict[str, Callable[[Any], str]] = {
     **{"kind": text, "shape": shape, "dtype": _short, "size": size, "stored": size},
-    **{"modified": text, "path": text},
+    **{"modified": time, "path": text},
 }
 
 

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from zcat.storage.disk import storage_failed
 from zcat.storage.save import Layout, replaced, save_array
 
 Array = npt.NDArray[Any]
@@ -56,7 +57,10 @@ def make_example(folder: Path) -> Path:
     Raises:
         StorageFailed: the disk refused.
     """
-    (folder / "about").mkdir(parents=True, exist_ok=True)
+    try:
+        (folder / "about").mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise storage_failed(f"making {folder}", error) from error
     for name, (make, chunks, attributes) in _ARRAYS.items():
         path = folder / name
         if not path.exists():

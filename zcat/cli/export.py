@@ -28,7 +28,7 @@ def add(commands: Any) -> None:
         "dimensions, .raw has the items alone, in C order.",
     )
     parser.add_argument("address", metavar="ADDRESS[SLICE]", help="such as 'example/waves.b2nd[0]'")
-    parser.add_argument("local", metavar="LOCAL", help="file to write")
+    flags.completes(parser.add_argument("local", metavar="LOCAL", help="file to write"), flags.FILE)
     flags.add_reading(parser, has_json=False)
     parser.set_defaults(run=run)
 

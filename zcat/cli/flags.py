@@ -7,6 +7,10 @@ from zcat.logs import LEVELS
 
 URL = "http://127.0.0.1:8000"
 
+FILE = {"bash": "_shtab_compgen_files", "zsh": "_files", "tcsh": "f"}
+FOLDER = {"bash": "_shtab_compgen_dirs", "zsh": "_files -/", "tcsh": "d"}
+"""How shells complete an argument: what ``shtab.FILE`` and ``shtab.DIRECTORY`` are, without loading it."""
+
 # A command's own default would overwrite what stood before the command: `zcat --url URL roots`.
 _UNSET = argparse.SUPPRESS
 
@@ -31,14 +35,20 @@ def add_url(parser: argparse.ArgumentParser, default: str | None = _UNSET) -> No
 
 def add_config(parser: argparse.ArgumentParser, default: str | None = _UNSET) -> None:
     """Add ``--config``."""
-    parser.add_argument(
+    config = parser.add_argument(
         "--config", default=default, metavar="FILE", help="configuration in TOML [environment: ZCAT_CONFIG]"
     )
+    completes(config, FILE)
 
 
 def add_json(parser: argparse.ArgumentParser) -> None:
     """Add ``--json``."""
     parser.add_argument("--json", action="store_true", help="print JSON, for programs")
+
+
+def completes(argument: argparse.Action, what: dict[str, str]) -> None:
+    """Say what an argument is, so that shells complete it."""
+    argument.complete = what  # type: ignore[attr-defined]  # where shtab looks for it
 
 
 def add_reading(parser: argparse.ArgumentParser, has_json: bool = True) -> None:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from zcat.cli import exits, flags
 from zcat.cli.printing import size, text
 from zcat.errors import BadRequest, DatasetUnknown, StorageFailed, Unavailable
-from zcat.names import check_path, shown, split_address
+from zcat.names import check_path, parse_root, shown, split_address
 
 if TYPE_CHECKING:
     from zcat.client.client import Client
@@ -31,7 +31,8 @@ def add(commands: Any) -> None:
         "command is called again.",
     )
     parser.add_argument("address", metavar="ADDRESS", help="such as example/waves.b2nd, or example")
-    parser.add_argument("local", nargs="?", default=".", metavar="LOCAL", help="file or folder [here]")
+    local = parser.add_argument("local", nargs="?", default=".", metavar="LOCAL", help="file or folder [here]")
+    flags.completes(local, flags.FILE)
     flags.add_reading(parser, has_json=False)
     parser.set_defaults(run=run)
 
@@ -58,7 +59,7 @@ def _get_folder(client: "Client", address: str, local: Path) -> int:
         raise DatasetUnknown(
             f"{shown(address)}: neither a folder nor a dataset; 'zcat ls {root}' lists what there is"
         )
-    folder = local / address.strip("/").rpartition("/")[2].partition("@")[0] if local.is_dir() else local
+    folder = local / (under.rpartition("/")[2] or parse_root(root)[0]) if local.is_dir() else local
     status = exits.OK
     for entry in listed:
         # SAFETY: the names come from elsewhere, and become files here

@@ -41,7 +41,11 @@ def is_meant_for_gzip(arguments: Sequence[str], commands: Collection[str], optio
     if first in commands or first.partition("=")[0] in options:
         return False
     names = _names(arguments)
-    return any(map(_exists, names)) or (set(names) <= {"-"} and _stdin_has_data())
+    if not set(names) - {"-"}:
+        return _stdin_has_data()
+    # folders alone: somebody wants to share them; with an option such as -r they are gzip's again
+    has_options = len(names) < len(arguments)
+    return any(_exists(name) and (has_options or not os.path.isdir(name)) for name in names)
 
 
 def hand_over(arguments: Sequence[str]) -> NoReturn:

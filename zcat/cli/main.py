@@ -41,7 +41,10 @@ A file name as the first argument, or data on standard input, is for gzip's zcat
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; return its exit status."""
-    arguments = list(sys.argv[1:] if arguments is None else arguments)
+    if arguments is None:
+        arguments = sys.argv[1:]
+        sys.stdout.reconfigure(errors="replace")  # type: ignore[union-attr]  # a terminal may lack a letter
+    arguments = list(arguments)
     try:
         status = _run(arguments)
         sys.stdout.flush()
@@ -107,7 +110,10 @@ def _check_command(arguments: list[str]) -> None:
         from zcat.config_file import nearest
         from zcat.names import shown
 
-        raise BadRequest(f"{shown(arguments[0])} is neither a command nor a file{nearest(arguments[0], COMMANDS)}")
+        name = shown(arguments[0])
+        if os.path.isdir(arguments[0]):
+            raise BadRequest(f"{name} is a folder, and no command; 'zcat up {arguments[0]}' shares it")
+        raise BadRequest(f"{name} is neither a command nor a file{nearest(arguments[0], COMMANDS)}")
 
 
 def _say(error: ZcatError) -> int:

@@ -19,12 +19,11 @@ def print_json(value: Any) -> None:
 
 
 def print_table(rows: Sequence[Mapping[str, Any]], columns: Mapping[str, Callable[[Any], str]]) -> None:
-    """Print rows under the names of the columns; to a pipe in full width, to a terminal as wide as that is.
+    """Print rows under the names of the columns, each on one line, however wide.
 
     Args:
         rows: each with a value for every column; None prints as ``-``.
-        columns: how to write the values of each column; columns of numbers end in a unit or are right-aligned by
-            `count` and `size`.
+        columns: how to write the values of each column; what `count` and `size` write is aligned to the right.
     """
     from rich.console import Console
     from rich.table import Table
@@ -36,13 +35,12 @@ def print_table(rows: Sequence[Mapping[str, Any]], columns: Mapping[str, Callabl
     for row in rows:
         cells = [(row.get(name), write) for name, write in columns.items()]
         table.add_row(*[Text("-" if value is None else write(value)) for value, write in cells])
-    terminal = sys.stdout.isatty()
-    # 65 536 columns is rich's way to say that nothing is to be folded
-    console = Console(file=sys.stdout, highlight=False, width=None if terminal else _WIDTH_UNLIMITED)
+    # a terminal breaks a long line where it ends; rich would fold each column by itself
+    console = Console(file=sys.stdout, highlight=False, width=_WIDTH_UNLIMITED)
     with console.capture() as captured:
         console.print(table)
     for line in captured.get().splitlines():
-        print(line if terminal else line.rstrip())
+        print(line.rstrip())
 
 
 def text(value: Any) -> str:
@@ -73,6 +71,11 @@ def size(nbytes: float) -> str:
 def shape(lengths: Iterable[int]) -> str:
     """Write a shape: ``3 x 512 x 512``; a scalar's is ``scalar``."""
     return " x ".join(map(str, lengths)) or "scalar"
+
+
+def time(text: str) -> str:
+    """Write a time as people read it: ``2026-11-22 19:53`` of ``2026-11-22T19:53:35Z``."""
+    return text[:16].replace("T", " ")
 
 
 def yes(value: bool) -> str:

@@ -32,11 +32,11 @@ def add(commands: Any) -> None:
         "configuration.",
     )
     publish.add_argument("root", nargs="?", metavar="NAME", help="of the root")
-    publish.add_argument("path", nargs="?", metavar="PATH", help="folder with Blosc2 files, and others")
+    path = publish.add_argument("path", nargs="?", metavar="PATH", help="folder with Blosc2 files, and others")
     _add_brokers(publish)
     publish.add_argument("--listen", metavar="ENDPOINT", help="where requests are answered")
     publish.add_argument("--advertise", metavar="HOST", help="name or address that others are told")
-    publish.add_argument("--state", metavar="DIR", help="folder of the owner key")
+    state = publish.add_argument("--state", metavar="DIR", help="folder of the owner key")
     _add_common(publish, ["publisher"])
     publish.set_defaults(run=run_publish)
 
@@ -47,10 +47,12 @@ def add(commands: Any) -> None:
     )
     _add_brokers(subscribe)
     subscribe.add_argument("--follow", action="append", metavar="ROOT", help="from the start; may be repeated")
-    subscribe.add_argument("--cache", metavar="DIR", help="folder of the cache, on a local disk")
+    cache = subscribe.add_argument("--cache", metavar="DIR", help="folder of the cache, on a local disk")
     subscribe.add_argument("--http", metavar="HOST:PORT", help="where HTTP is answered; port 0 takes a free one")
     _add_common(subscribe, ["subscriber", "http"])
     subscribe.set_defaults(run=run_subscribe)
+    for folder in (path, state, cache):
+        flags.completes(folder, flags.FOLDER)
 
 
 def run_broker(args: argparse.Namespace) -> int:

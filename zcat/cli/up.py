@@ -4,14 +4,18 @@ import argparse
 import contextlib
 import os
 import re
+import time
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from zcat.cli import flags, places, running, serve, settings
 from zcat.cli.running import Ready
 from zcat.cli.settings import Settings
-from zcat.errors import BadName, BadRequest, NotFound
+from zcat.errors import BadName, BadRequest, NotFound, RootUnknown
 from zcat.names import check_root, shown
+
+if TYPE_CHECKING:
+    from zcat.services.subscriber import Subscriber
 
 EXAMPLE = "example"
 BROKER_LISTEN = "tcp://127.0.0.1:0"
@@ -29,13 +33,15 @@ def add(commands: Any) -> None:
         description="Run a broker, a publisher for each PATH, and a subscriber with its HTTP side, in one "
         "process. Without a PATH it makes and shares a small example.",
     )
-    parser.add_argument(
+    paths = parser.add_argument(
         "paths", nargs="*", metavar="[NAME=]PATH", help="folder to share; without NAME= its own name is the root's"
     )
     parser.add_argument(
         "--http", metavar="HOST:PORT", help="where HTTP is answered; port 0 takes a free one [127.0.0.1:8000]"
     )
-    parser.add_argument("--state", metavar="DIR", help="folder of owner keys, cache and example")
+    state = parser.add_argument("--state", metavar="DIR", help="folder of owner keys, cache and example")
+    for folder in (paths, state):
+        flags.completes(folder, flags.FOLDER)
     flags.add_config(parser)
     settings.add_set(parser, ["subscriber", "http", "publisher", "broker"])
     flags.add_log_level(parser)
@@ -70,8 +76,20 @@ def start(stack: contextlib.ExitStack, args: argparse.Namespace) -> Ready:
         serve.started(stack, Publisher(config, context))
     subscriber = serve.started(stack, Subscriber(found.subscriber(brokers=brokers, cache=cache), context))
     for root in shared:
-        subscriber.follow(root, CATALOGUE_WAIT_S)
+        _follow(subscriber, root)
     return Ready("up", serve.start_http(stack, subscriber, http), brokers, tuple(shared))
+
+
+def _follow(subscriber: "Subscriber", root: str) -> None:
+    """Follow a root that is about to be announced, however busy this machine is."""
+    deadline_s = time.monotonic() + CATALOGUE_WAIT_S
+    while True:
+        try:
+            subscriber.follow(root, CATALOGUE_WAIT_S)
+            return
+        except RootUnknown:  # after a pause in which the broker was asked
+            if time.monotonic() > deadline_s:
+                raise
 
 
 def roots_of(arguments: list[str]) -> dict[str, Path]:
