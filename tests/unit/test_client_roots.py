@@ -26,6 +26,7 @@ def test_a_root_is_what_is_in_it(client):
     assert "a/wind" in root
     assert "a" not in root
     assert 5 not in root
+    assert "../lab" not in root
     assert repr(root) == "<zcat.Root lab live, followed, 3 datasets>"
 
 

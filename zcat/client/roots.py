@@ -6,7 +6,7 @@ from zcat.client.array import Array
 from zcat.client.backend import Address, Backend, Listed, RootInfo
 from zcat.client.byte_frame import ByteFrame
 from zcat.client.dataset import Dataset
-from zcat.errors import DatasetUnknown, NotReadable, RootContested, RootUnknown
+from zcat.errors import BadName, DatasetUnknown, NotReadable, RootContested, RootUnknown
 from zcat.names import check_path, parse_root, shown
 
 
@@ -117,7 +117,7 @@ class Root:
             return False
         try:
             self._backend.info(Address(self._name, check_path(path)))
-        except DatasetUnknown:
+        except (BadName, DatasetUnknown):
             return False
         except NotReadable:
             return True
