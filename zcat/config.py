@@ -69,7 +69,7 @@ class PublisherConfig:
     path: str
     """The folder that is offered."""
     state: str
-    """Folder for the owner key, the count of lives and what was converted; a local disk. One process may use it."""
+    """Folder for the owner key, the count of lives and what was converted. Local; one process may use it."""
     brokers: tuple[str, ...] = (DEFAULT_BROKER,)
     """Directory endpoints; each is told."""
     listen: str = "tcp://127.0.0.1:0"
