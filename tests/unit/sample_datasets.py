@@ -8,9 +8,9 @@ import blosc2
 import numpy as np
 
 from zcat.model.dataset import ArrayGeometry, Compression, DatasetInfo, Entry, Geometry, Kind
+from zcat.model.dtypes import dtype_text
 from zcat.storage.block_order import to_block_order
 from zcat.storage.chunk_gate import digest, plain_chunk
-from zcat.storage.dtypes import dtype_text
 from zcat.storage.frame_template import compress_options
 
 OWNER = "0123456789abcdef" * 2

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from zcat.errors import BadContent, NotReadable
-from zcat.storage.dtypes import dtype_text, parse_dtype
+from zcat.model.dtypes import dtype_text, parse_dtype
 
 OFFERED = [
     *("|b1", "|i1", "<u2", "<i4", ">i8", "<f2", "<f4", ">f8", "<c8", "<c16"),

@@ -1,12 +1,13 @@
 """The machine that keeps a root's catalogue current: snapshot, events, gaps, new lives."""
 
 import random
+from contextlib import suppress
 
 import pytest
 
-from zcat.errors import Stale
+from zcat.errors import BadMessage, Stale
 from zcat.model.dataset import Entry, Kind
-from zcat.protocol.follower import AskOrigin, Follower, Synced, Updated
+from zcat.protocol.follower import AskOrigin, Follower, FollowerLimits, Synced, Updated
 from zcat.protocol.messages import Change, Changes, Events, Ping, Pong, Tree, TreePage
 from zcat.protocol.pages import paged
 
@@ -58,6 +59,49 @@ def test_a_catalogue_in_parts_is_taken_when_all_are_there():
     assert follower.catalogue == {}
     follower.page(page(1, 7, [entry("b")]), now_s=0)
     assert set(follower.catalogue) == {"a", "b"}
+
+
+@pytest.mark.parametrize(
+    "part",
+    [
+        page(1, 7, [], after="b"),
+        page(1, 7, [entry("b")], after="z"),
+        page(1, 7, [entry("a")], after="a"),
+        page(1, 7, [entry("c"), entry("b")]),
+        page(1, 7, [entry("b"), entry("b")]),
+    ],
+    ids=["empty", "leaps", "stays", "backwards", "twice"],
+)
+def test_a_catalogue_whose_parts_lead_nowhere_is_given_up_and_asked_for_later(part):
+    follower = Follower("sst", OWNER)
+    follower.pong(pong(1, 7), now_s=0)
+    follower.page(page(1, 7, [entry("a")], after="a"), now_s=0)
+    with pytest.raises(BadMessage, match="root sst: a part of its catalogue"):
+        follower.page(part, now_s=0)
+    assert follower.catalogue == {}
+    assert questions(follower.pong(pong(1, 7), now_s=1)) == []
+    follower.heard(now_s=5)
+    assert questions(follower.tick(now_s=5))[-1] == Tree("sst")
+    follower.page(page(1, 7, [entry("b")]), now_s=5)
+    assert set(follower.catalogue) == {"b"}
+
+
+def test_a_catalogue_that_is_too_long_is_given_up():
+    follower = Follower("sst", OWNER, FollowerLimits(datasets_max=2))
+    follower.pong(pong(1, 7), now_s=0)
+    with pytest.raises(BadMessage, match="more than 2 datasets"):
+        follower.page(page(1, 7, [entry("a"), entry("b"), entry("c")]), now_s=0)
+
+
+def test_an_origin_that_restarts_all_the_time_is_asked_less_often():
+    follower = Follower("sst", OWNER)
+    follower.pong(pong(1, 7), now_s=0)
+    asked = []
+    for life in range(1, 20):
+        asked += questions(follower.page(page(life, 0, [entry(f"{life:02}")], after=f"{life:02}"), now_s=0))
+    assert len(asked) < 10
+    follower.heard(now_s=5)
+    assert questions(follower.tick(now_s=5))[-1] == Tree("sst")
 
 
 def test_events_that_come_while_the_catalogue_is_on_its_way_are_applied_to_it():
@@ -197,7 +241,8 @@ def test_after_any_weather_the_catalogue_is_the_origins(seed):
         elif isinstance(what, Pong):
             carry_out(follower.pong(what, now_s))
         elif isinstance(what, TreePage):
-            carry_out(follower.page(what, now_s))
+            with suppress(BadMessage):  # a part that comes twice does not go on where the last one ended
+                carry_out(follower.page(what, now_s))
         elif isinstance(what, Changes):
             carry_out(follower.changes(what, now_s))
         else:

@@ -8,7 +8,7 @@ from blosc2_frames import ARRAYS, made
 
 from zcat.errors import BadContent, NotReadable
 from zcat.model.dataset import Compression, Geometry
-from zcat.storage.dtypes import parse_dtype
+from zcat.model.dtypes import parse_dtype
 from zcat.storage.frame_format import FIXED, geometry_of, header_bytes, parse_header, read_index
 from zcat.storage.frame_layers import write_layers
 from zcat.storage.frame_template import frame_template

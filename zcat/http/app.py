@@ -14,7 +14,15 @@ from zcat.http.pages import Health, Home, OpenApi
 from zcat.http.reads import FrameOf, Reads
 from zcat.services.frame_view import FrameView
 
-_EXPOSED = ("ETag", "Content-Range", "Accept-Ranges", "X-Zcat-Shape", "X-Zcat-Dtype", "Server-Timing")
+_EXPOSED = (
+    "ETag",
+    "Content-Range",
+    "Accept-Ranges",
+    "X-Zcat-Shape",
+    "X-Zcat-Dtype",
+    "X-Zcat-Version",
+    "Server-Timing",
+)
 
 
 def make_app(reads: Reads, config: HttpConfig | None = None, frame_of: FrameOf = FrameView) -> Any:

@@ -10,7 +10,7 @@ from typing import Any
 
 from zcat.http.reads import Dataset, RootState
 from zcat.model.dataset import DatasetInfo, Entry
-from zcat.storage.dtypes import parse_dtype
+from zcat.model.dtypes import parse_dtype
 
 _STUNE = 0  # BLOSC_STUNE, the tuner that only follows the parameters
 
@@ -62,7 +62,7 @@ def describe_dataset(dataset: Dataset) -> dict[str, Any]:
         "accept_ranges": "bytes",
         "kind": info.entry.kind.value,
         "lineage": version.lineage,
-        "version": version.etag.strip('"'),
+        "version": version.text,
         "size": info.entry.nbytes,
         "complete": dataset.complete,
         "attributes": info.attributes,

@@ -16,6 +16,9 @@ from zcat.model.dataset import DatasetInfo
 from zcat.model.selection import Points, check_points
 from zcat.names import shown
 
+VERSION_HEADER = "X-Zcat-Version"
+"""What the answer was read from: the tag of a part hides it, and differs from part to part."""
+
 _COORDINATE_BYTES = 8
 
 
@@ -62,13 +65,14 @@ class Fetch:
             raise falcon.HTTPError(416, description="a computed answer has no ranges; ask for the part as a slice")
         part = part_of(dataset, query)
         check_size(max(part.nbytes, part.held_nbytes), self._answer_max_bytes)
+        headers = {**part.headers, VERSION_HEADER: info.version.text}
         if conditions.is_head:
-            return Answer(tag, headers=part.headers, nbytes=part.length(query.fmt))
+            return Answer(tag, headers=headers, nbytes=part.length(query.fmt))
         block = part.read()
         phases.end("read")
         body = encode(block, query.fmt, info)
         phases.end("encode")
-        return Answer(tag, headers=part.headers, body=body)
+        return Answer(tag, headers=headers, body=body)
 
 
 class FetchPoints:
@@ -90,7 +94,8 @@ class FetchPoints:
             array = dataset.info.geometry.array
             check_size(points.size * (array.itemsize if array else 1), self._answer_max_bytes)
             block = dataset.read(points)
-            return Answer(headers=shape_headers(block.shape, block.dtype), body=encode(block, fmt, dataset.info))
+            headers = {**shape_headers(block.shape, block.dtype), VERSION_HEADER: dataset.info.version.text}
+            return Answer(headers=headers, body=encode(block, fmt, dataset.info))
 
         self._reads.on_version(*address_of(req, path), work).put(resp)
 

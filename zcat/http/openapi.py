@@ -15,7 +15,7 @@ def document() -> dict[str, Any]:
     root = _parameter("root", "path", "name, or name@owner")
     fetch = _query_fields()
     data = {
-        "200": _answer(_BINARY, "the part; X-Zcat-Shape and X-Zcat-Dtype say what it is"),
+        "200": _answer(_BINARY, "the part; X-Zcat-Shape, X-Zcat-Dtype and X-Zcat-Version say what it is"),
         "206": _answer(_BINARY, "ranges of the whole dataset, several as multipart/byteranges"),
         "304": {"description": "the client's copy is current"},
         "416": _problem("no such range, or a computed answer"),

@@ -15,10 +15,10 @@ from zcat.http.query import Query
 from zcat.http.reads import Buffer, Dataset
 from zcat.limits import MIB
 from zcat.model.dataset import DatasetInfo, Kind
+from zcat.model.dtypes import dtype_text, parse_dtype
 from zcat.model.selection import Points, Read, parse_key
 from zcat.names import shown
 from zcat.storage.answers import answer_compression, cframe_of_bytes, chunk_stream
-from zcat.storage.dtypes import dtype_text, parse_dtype
 from zcat.storage.slice_frames import cframe_of_slice
 
 STREAM_BYTES_MIN = 64 * MIB

@@ -94,9 +94,14 @@ class Version:
     """Items along axis 0 (1 for a scalar), or bytes of a byte frame."""
 
     @property
+    def text(self) -> str:
+        """As JSON, headers and people have it."""
+        return f"{self.lineage}-{self.length}"
+
+    @property
     def etag(self) -> str:
         """Strong entity tag for HTTP, in its quotes."""
-        return f'"{self.lineage}-{self.length}"'
+        return f'"{self.text}"'
 
 
 @dataclass(frozen=True, slots=True)

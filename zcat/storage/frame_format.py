@@ -22,8 +22,8 @@ from numpy.typing import NDArray
 from zcat.errors import BadContent, NotReadable
 from zcat.limits import CHUNK_BYTES_MAX, MIB, NCHUNKS_MAX
 from zcat.model.dataset import DIMENSIONS_MAX, ArrayGeometry, Compression, Geometry, check_geometry
+from zcat.model.dtypes import dtype_text, parse_dtype
 from zcat.storage.chunk_gate import CODECS, FILTERS, Buffer, plain_chunk
-from zcat.storage.dtypes import dtype_text, parse_dtype
 from zcat.storage.frame_layers import read_layers
 
 FIXED = struct.Struct(">BB8s Bi BQ B4B Bq Bq Bi Bi Bi Bh Bh B BB16s")

@@ -18,12 +18,12 @@ import numpy.typing as npt
 
 from zcat.errors import BadContent, BadSelection, Unavailable
 from zcat.model.dataset import ArrayGeometry, DatasetInfo
+from zcat.model.dtypes import parse_dtype
 from zcat.model.geometry import BytePiece, byte_pieces, pieces, points_by_chunk, read_piece
 from zcat.model.selection import Indices, Points, Selection
 from zcat.names import shown
 from zcat.storage.block_order import is_block_order
 from zcat.storage.cached_dataset import CachedDataset
-from zcat.storage.dtypes import parse_dtype
 
 Buffer: TypeAlias = bytes | bytearray | memoryview
 Bytes: TypeAlias = npt.NDArray[np.uint8]

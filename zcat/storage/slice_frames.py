@@ -14,8 +14,8 @@ import numpy as np
 
 from zcat.limits import KIB, MIB
 from zcat.model.dataset import ArrayGeometry, Compression, Geometry
+from zcat.model.dtypes import check_dtype, dtype_text
 from zcat.storage.block_order import is_block_order, to_block_order
-from zcat.storage.dtypes import check_dtype, dtype_text
 from zcat.storage.frame_template import FrameTemplate, assemble_cframe, compress_options, frame_template
 
 CHUNK_BYTES = 4 * MIB

@@ -46,7 +46,7 @@ class Item:
     shape: tuple[int, ...] | None = None
     """None for groups and for null dataspaces."""
     dtype: str | None = None
-    """Of the array that is offered, as ``storage.dtypes`` reads it; None where there is none."""
+    """Of the array that is offered, as ``model.dtypes`` reads it; None where there is none."""
     layout: Layout | None = None
     fill: bytes | None = None
     """One item of the offered dtype: the value of what was never written; None for zeros."""
