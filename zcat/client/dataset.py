@@ -94,7 +94,7 @@ class Dataset:
     @property
     def version(self) -> str:
         """Names exactly what a read sees: ``lineage-length``."""
-        return self._info.version.etag.strip('"')
+        return self._info.version.text
 
     @property
     def pinned(self) -> bool:
