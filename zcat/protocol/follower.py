@@ -8,8 +8,9 @@ says its number too, so that a lost last event is noticed within one ping.
 """
 
 from dataclasses import dataclass
+from itertools import pairwise
 
-from zcat.errors import ZcatError
+from zcat.errors import BadMessage, ZcatError
 from zcat.model.dataset import Entry
 from zcat.protocol.messages import Change, Changes, Events, Ping, Pong, Tree, TreePage
 from zcat.protocol.pages import unpaged
@@ -24,6 +25,10 @@ class FollowerLimits:
     """Without an answer for so long, the origin counts as away."""
     answer_wait_s: float = 5.0
     """Then a catalogue or events are asked for again."""
+    datasets_max: int = 1_000_000
+    """A catalogue with more is refused."""
+    restarts_max: int = 3
+    """Lives that an origin may begin while its catalogue is on its way; then it has to settle first."""
     held_changes_max: int = 100_000
     """Events held while the catalogue is on its way; beyond, it is asked for once more instead."""
 
@@ -63,6 +68,7 @@ class Follower:
         self._limits = limits or FollowerLimits()
         self._arriving: dict[str, Entry] = {}
         self._arriving_from: tuple[int, int] | None = None
+        self._restarts = 0
         self._held: list[Changes] = []
         self._held_count = 0
         self._asked: Tree | Events | None = None
@@ -101,7 +107,7 @@ class Follower:
             self._pinged_at_s = now_s
             effects.append(AskOrigin(Ping()))
         if self._asked is not None and now_s >= self._asked_at_s + self._limits.answer_wait_s:
-            self._asked = None
+            self._asked, self._restarts = None, 0
             if self.is_here(now_s):
                 effects += self._catch_up(now_s)
         return effects
@@ -116,21 +122,21 @@ class Follower:
         """Take one part of the catalogue.
 
         Raises:
-            BadMessage: a page cannot be read.
+            BadMessage: a page cannot be read, or leads nowhere. The catalogue is asked for again, later.
         """
         if not isinstance(self._asked, Tree) or (page.root, page.owner) != (self.root, self.owner):
             return []  # the answer to a question that was given up, or of somebody else
         self.heard(now_s)
         if self._arriving_from is None:
             self._arriving_from = page.incarnation, page.seq
-        elif self._arriving_from[0] != page.incarnation:
-            return self._ask_tree(now_s)  # the origin restarted between two parts
-        for entry in unpaged(Entry, page.pages):
-            self._arriving[entry.path] = entry
+        elif self._arriving_from[0] != page.incarnation:  # the origin restarted between two parts
+            self._restarts += 1
+            return self._ask_tree(now_s) if self._restarts <= self._limits.restarts_max else []
+        self._take_part(page, self._asked.after)
         if page.next is not None:
             return self._ask(Tree(self.root, after=page.next), now_s)
         arrived, (self.incarnation, self.seq) = self._arriving, self._arriving_from
-        self._arriving, self._arriving_from, self._asked = {}, None, None
+        self._arriving, self._arriving_from, self._asked, self._restarts = {}, None, None, 0
         effects = self._replace(arrived)
         effects += self._apply_held(now_s)
         return effects + self._catch_up(now_s)
@@ -177,6 +183,18 @@ class Follower:
             self.synced = True
             return [Synced()]
         return []
+
+    def _take_part(self, page: TreePage, after: str) -> None:
+        """Add a part to what has arrived; parts that do not go on behind ``after`` would never end."""
+        entries = unpaged(Entry, page.pages)
+        places = [after, *(entry.path for entry in entries)]
+        if not all(low < high for low, high in pairwise(places)) or page.next not in (None, places[-1]):
+            raise BadMessage(f"root {self.root}: a part of its catalogue is out of order")
+        if page.next is not None and not entries:
+            raise BadMessage(f"root {self.root}: a part of its catalogue is empty and not the last")
+        if len(self._arriving) + len(entries) > self._limits.datasets_max:
+            raise BadMessage(f"root {self.root}: more than {self._limits.datasets_max} datasets")
+        self._arriving.update((entry.path, entry) for entry in entries)
 
     def _ask_tree(self, now_s: float) -> list[Effect]:
         self.synced = False

@@ -32,6 +32,7 @@ from zcat.protocol.messages import (
     Pong,
     Sizes,
     SizesReply,
+    Tree,
     TreePage,
     decode,
     encode,
@@ -85,6 +86,7 @@ class Subscription:
         self._socket: Socket | None = None
         self._endpoint = 0  # place in the claim's list
         self._asked_id = 0
+        self._tree_id = 0
         self._questions: dict[int, _Question] = {}
         self._connected_at_s = float("-inf")
         self._was_here = False
@@ -303,7 +305,12 @@ class Subscription:
 
     def _ask(self, socket: Socket | None, message: Message, attempts: int = RESENDS_MAX) -> None:
         """Send a question of the follower's; in a moment, if the socket is not connected yet."""
-        if socket is not self._socket or self._send(message, next(self._around.ids)) or not attempts:
+        if socket is not self._socket:
+            return  # that conversation is over
+        id = next(self._around.ids)
+        if isinstance(message, Tree):
+            self._tree_id = id
+        if self._send(message, id) or not attempts:
             return
         self._around.loop.call_after(RESEND_S, functools.partial(self._ask, socket, message, attempts - 1))
 
@@ -322,7 +329,7 @@ class Subscription:
         match message:
             case ChunkReply():
                 self._around.fetcher.arrived(id, message)
-            case TreePage():
+            case TreePage() if id == self._tree_id:  # a late one may not go on where the last one ended
                 self._carry_out(self._follower.page(message, now_s))
             case Changes():
                 self._carry_out(self._follower.changes(message, now_s))
