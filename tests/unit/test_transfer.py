@@ -41,6 +41,18 @@ def test_a_chunk_that_two_readers_want_is_asked_for_once():
     assert resolved(transfer.stored(DATASET, 7, now_s=1)) == {first: None, second: None}
 
 
+def test_only_who_was_asked_owes_an_answer_until_it_is_complete():
+    transfer = Transfer(LIMITS)
+    _, (ask,) = transfer.want(DATASET, [0, 1], 10, bulk=False, now_s=0)
+    assert transfer.is_owed(ask.request, DATASET.origin)
+    assert not transfer.is_owed(ask.request, ("other", DATASET.owner))
+    assert not transfer.is_owed(ask.request + 1, DATASET.origin)
+    transfer.arrived(ask.request, 0, now_s=1)
+    assert transfer.is_owed(ask.request, DATASET.origin)
+    transfer.arrived(ask.request, 1, now_s=1)
+    assert not transfer.is_owed(ask.request, DATASET.origin)
+
+
 def test_no_more_than_the_credit_is_asked_for():
     transfer = Transfer(LIMITS)
     _, effects = transfer.want(DATASET, range(100), 10, bulk=False, now_s=0)

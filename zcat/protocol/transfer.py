@@ -202,9 +202,9 @@ class Transfer:
         """A chunk came and is not what it should be: ask again, a few times."""
         return self._again([(dataset, nchunk)], error, now_s) + self._ask(dataset.origin, now_s)
 
-    def has_asked(self, request: int) -> bool:
-        """Say whether something is still owed on a request."""
-        return request in self._requests
+    def is_owed(self, request: int, origin: Origin) -> bool:
+        """Say whether an origin still owes something on a request; nobody else can answer it."""
+        return request in self._requests and self._requests[request][0].origin == origin
 
     def request_failed(self, request: int, error: ZcatError, now_s: float) -> list[Effect]:
         """The origin refused a whole request."""

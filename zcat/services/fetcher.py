@@ -149,12 +149,14 @@ class Fetcher:
         with contextlib.suppress(Closed):
             self._loop.post(lambda: self._abandon(fetch))
 
-    def arrived(self, id: int, reply: ChunkReply) -> None:
-        """Take a chunk: check and write it elsewhere, then go on here."""
+    def arrived(self, origin: Origin, id: int, reply: ChunkReply) -> None:
+        """Take a chunk that an origin sent: check and write it elsewhere, then go on here."""
         now_s = self._loop.now_s()
+        if not self._transfer.is_owed(id, origin):
+            return  # it came twice, or too late, or from somebody who was not asked
         key = self._transfer.arrived(id, reply.nchunk, now_s)
         if key is None:
-            return  # it came twice, or too late
+            return
         target = self._targets.get(key)
         if target is None:  # whoever wanted it went away
             self.carry_out(self._transfer.stored(key, reply.nchunk, now_s))
@@ -164,13 +166,14 @@ class Fetcher:
             return
         self._pool.submit(self._keep, target, reply)
 
-    def failed(self, id: int, failure: Failed) -> bool:
-        """Take a refusal; False if it is none of ours."""
+    def failed(self, origin: Origin, id: int, failure: Failed) -> bool:
+        """Take an origin's refusal; False if it is none of ours."""
         now_s = self._loop.now_s()
+        if not self._transfer.is_owed(id, origin):
+            return False
         if failure.nchunk is None:
-            is_ours = self._transfer.has_asked(id)
             self.carry_out(self._transfer.request_failed(id, failure.error, now_s))
-            return is_ours
+            return True
         key = self._transfer.arrived(id, failure.nchunk, now_s)
         if key is None:
             return False

@@ -328,7 +328,7 @@ class Subscription:
         self._follower.heard(now_s)
         match message:
             case ChunkReply():
-                self._around.fetcher.arrived(id, message)
+                self._around.fetcher.arrived(self.key, id, message)
             case TreePage() if id == self._tree_id:  # a late one may not go on where the last one ended
                 self._carry_out(self._follower.page(message, now_s))
             case Changes():
@@ -358,7 +358,7 @@ class Subscription:
         question = self._questions.pop(id, None)
         if question is not None:
             question.answer.set_exception(failure.error)
-        elif not self._around.fetcher.failed(id, failure):
+        elif not self._around.fetcher.failed(self.key, id, failure):
             self._carry_out(self._follower.failed(failure.error, now_s))
 
     def _carry_out(self, effects: Iterable[Effect]) -> None:
