@@ -15,11 +15,11 @@ from typing import Any, TypeVar
 import numpy as np
 import numpy.typing as npt
 
-from zcat.errors import BadContent, BadSelection, NotReadable, Unavailable
-from zcat.limits import BLOSC2_CHUNK_OVERHEAD
+from zcat.errors import BadSelection, NotReadable, Unavailable
 from zcat.model.dataset import ArrayGeometry, DatasetInfo, Version
 from zcat.model.geometry import byte_pieces, chunks_touched, points_by_chunk
 from zcat.model.selection import Indices, Points, Selection
+from zcat.services.described import sizes_of
 from zcat.services.fetcher import Fetcher, Loose, Target
 from zcat.services.frame_view import FrameView
 from zcat.services.subscription import Subscription
@@ -215,12 +215,7 @@ class OpenDataset:
                     "has no room for it: raise the quota, or read a part"
                 ) from None
             return cached.sizes()
-        raw = b"".join(bytes(frame) for frame in reply.sizes)
-        sizes = np.frombuffer(raw, "<i4").astype(np.int64) if len(raw) % 4 == 0 else np.empty(0, np.int64)
-        largest = geometry.chunksize + BLOSC2_CHUNK_OVERHEAD
-        if len(sizes) != geometry.nchunks or (len(sizes) and not 0 < sizes.min() <= sizes.max() <= largest):
-            raise BadContent(f"{entry.path}: its publisher names impossible sizes of its chunks")
-        return sizes
+        return sizes_of(reply, entry.path, entry.lineage, geometry)
 
     # -- inside ------------------------------------------------------------------------------------------
 

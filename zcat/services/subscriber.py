@@ -325,7 +325,7 @@ class Subscriber:
 
     def _learn(self, subscription: Subscription, entry: Entry, wait_s: float) -> DatasetInfo:
         try:
-            info = subscription.info(entry.path, wait_s).info()
+            info = subscription.info(entry.path, wait_s)
         except Unavailable:
             saved = self._cache.saved(subscription.root, subscription.owner, entry.path)
             if saved is None or saved.entry.lineage != entry.lineage:

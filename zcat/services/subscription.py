@@ -13,8 +13,7 @@ from typing import Any
 
 from zcat.errors import BadMessage, Closed, DatasetUnknown, Timeout, Unavailable, ZcatError
 from zcat.logs import kv
-from zcat.model.dataset import Entry
-from zcat.names import shown
+from zcat.model.dataset import DatasetInfo, Entry
 from zcat.net.loop import Loop
 from zcat.net.sockets import Socket, SocketFactory
 from zcat.net.wire import Parts, Sent, send
@@ -37,6 +36,7 @@ from zcat.protocol.messages import (
     decode,
     encode,
 )
+from zcat.services.described import described
 from zcat.services.fetcher import Fetcher
 from zcat.storage.chunk_cache import ChunkCache
 
@@ -147,16 +147,14 @@ class Subscription:
     def __len__(self) -> int:
         return len(self._follower.catalogue)
 
-    def info(self, path: str, wait_s: float) -> InfoReply:
+    def info(self, path: str, wait_s: float) -> DatasetInfo:
         """Ask the origin about a dataset.
 
         Raises:
             Unavailable: it is away. Timeout: it does not answer in time. Whatever the origin says, too.
+            BadMessage, BadContent, NotReadable: what it says cannot be, or not be read; see `described`.
         """
-        reply = self._question(Info(self.root, path), InfoReply, wait_s)
-        if reply.entry.path != path:
-            raise BadMessage(f"asked about {shown(path)}, told about {shown(reply.entry.path)}")
-        return reply
+        return described(self._question(Info(self.root, path), InfoReply, wait_s), path)
 
     def sizes(self, path: str, lineage: str, wait_s: float) -> SizesReply:
         """Ask the origin for the compressed sizes of all chunks.
