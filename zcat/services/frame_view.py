@@ -27,6 +27,7 @@ class FrameView:
         Raises:
             NotReadable, Unavailable, Timeout, Stale: as for `OpenDataset.sizes`.
         """
+        self._held = contextlib.ExitStack()  # first of all, since it is closed even if the rest of this fails
         info, sizes = dataset.info, dataset.sizes()
         template = frame_template(info.geometry, info.compression, info.attributes)
         self._head, self._tail = assemble_cframe(template, sizes)  # type: ignore[arg-type]
@@ -34,7 +35,6 @@ class FrameView:
         self._sizes = sizes
         self._starts = len(self._head) + np.concatenate([[0], np.cumsum(sizes)]).astype(np.int64)
         self.nbytes = int(self._starts[-1]) + len(self._tail)
-        self._held = contextlib.ExitStack()
         self.local = dataset.complete
         """All of it is cached: `iter_bytes` never waits for the network, and its views stay good until `close`."""
         if self.local:
