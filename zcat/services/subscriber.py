@@ -94,6 +94,7 @@ class Subscriber:
         self._subscriptions: dict[Origin, Subscription] = {}  # replaced as a whole, so that any thread may read it
         self._wanted: list[tuple[str, str | None, Future[Subscription]]] = []
         self._infos: dict[tuple[Origin, str], DatasetInfo] = {}
+        self._gone: dict[tuple[Origin, str], str] = {}  # lineages that the catalogue names and the origin no more
         self._read_limits = ReadLimits(config.window_bytes, config.fetch_timeout_s)
         self._pause = threading.Event()  # set when closing, so that nobody sleeps through it
 
@@ -311,8 +312,10 @@ class Subscriber:
 
     def _open(self, subscription: Subscription, path: str, wait_s: float, is_fresh: bool) -> OpenDataset:
         entry = subscription.entry(path)
-        info = self._infos.get((subscription.key, path))
-        if is_fresh or info is None or info.entry.lineage != entry.lineage:
+        place = subscription.key, path
+        info = self._infos.get(place)
+        is_gone = self._gone.get(place) == entry.lineage
+        if is_fresh or is_gone or info is None or info.entry.lineage != entry.lineage:
             if entry.problem is not None:
                 raise NotReadable(f"{subscription.root}/{path} cannot be read: {entry.problem}")
             info = self._learn(subscription, entry, wait_s)
@@ -328,12 +331,16 @@ class Subscriber:
             info = subscription.info(entry.path, wait_s)
         except Unavailable:
             saved = self._cache.saved(subscription.root, subscription.owner, entry.path)
-            if saved is None or saved.entry.lineage != entry.lineage:
+            is_gone = self._gone.get(place) == entry.lineage
+            if saved is None or saved.entry.lineage != entry.lineage or is_gone:
                 raise  # an older version is here at most, and nobody asked for that
             info = saved
+        if info.entry.lineage != entry.lineage:
+            # The catalogue is late: another reader's answer may be, too, and nobody shall go back to that version
+            self._gone[place] = entry.lineage
         if len(self._infos) >= _INFOS_MAX:
             self._infos.clear()  # they are cheap to ask for again, and few readers have so many datasets open
-        self._infos[subscription.key, entry.path] = info
+        self._infos[place] = info
         return info
 
     def _followed(self, name: str, owner: str | None) -> list[Subscription]:
