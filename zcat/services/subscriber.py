@@ -19,6 +19,7 @@ from zcat import __version__
 from zcat.config import SubscriberConfig
 from zcat.errors import (
     Busy,
+    Closed,
     NotReadable,
     RootContested,
     RootNotFollowed,
@@ -115,7 +116,11 @@ class Subscriber:
         self._pause.set()
         self._loop.stop()
         self._fetcher.close()
+        closed = Closed("the subscriber was closed")
+        for _, _, found in self._wanted:
+            found.set_exception(closed)
         for subscription in self._subscriptions.values():
+            subscription.fail(closed)
             subscription.save(Loop.now_s())
         self._cache.close()
         if self._own_context is not None:
@@ -327,6 +332,7 @@ class Subscriber:
         return OpenDataset(Target(key, info, cached), subscription, self._fetcher, self._read_limits)
 
     def _learn(self, subscription: Subscription, entry: Entry, wait_s: float) -> DatasetInfo:
+        place = subscription.key, entry.path
         try:
             info = subscription.info(entry.path, wait_s)
         except Unavailable:

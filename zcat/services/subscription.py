@@ -220,9 +220,13 @@ class Subscription:
     def close(self) -> None:
         """Let go of the origin and fail who waits for it."""
         self._disconnect()
-        self._fail_questions(Closed(f"root {self.root} is no longer followed"))
+        self.fail(Closed(f"root {self.root} is no longer followed"))
+
+    def fail(self, error: ZcatError) -> None:
+        """Fail who waits for an answer or for the catalogue; also after the loop's end."""
+        self._fail_questions(error)
         if not self.ready.done():
-            self.ready.set_exception(Closed(f"root {self.root} is no longer followed"))
+            self.ready.set_exception(error)
 
     def _restore(self) -> None:
         blob = self._around.cache.load_catalogue(self.root, self.owner)
