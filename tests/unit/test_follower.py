@@ -120,6 +120,24 @@ def test_an_event_changes_the_catalogue():
     assert set(follower.catalogue) == {"b"}
 
 
+def test_events_that_the_origin_never_sent_are_found_out_by_its_next_answer():
+    follower = following(entry("a"))
+    follower.changes(changes(1, 1, Change("a"), Change("b", entry("b"))), now_s=1)
+    assert questions(follower.pong(pong(1, 0), now_s=2)) == [Events("sst", 1, 2)]
+    assert questions(follower.failed(Stale("at event 0"), now_s=2)) == [Tree("sst")]
+    follower.page(page(1, 0, [entry("a")]), now_s=2)
+    assert (set(follower.catalogue), follower.stamp, follower.synced) == ({"a"}, (1, 0), True)
+
+
+def test_events_that_overtake_an_answer_cost_one_question():
+    follower = following(entry("a"))
+    follower.changes(changes(1, 1, Change("a")), now_s=1)
+    assert questions(follower.pong(pong(1, 0), now_s=2)) == [Events("sst", 1, 1)]
+    assert questions(follower.changes(changes(1, 2), now_s=2)) == []
+    assert questions(follower.pong(pong(1, 1), now_s=4)) == []
+    assert (follower.catalogue, follower.synced) == ({}, True)
+
+
 def test_an_event_that_comes_twice_changes_nothing():
     follower = following()
     event = changes(1, 1, Change("a", entry("a")))

@@ -116,6 +116,9 @@ class Follower:
         """Compare the origin's number with ours."""
         self.heard(now_s)
         self._origin_seq = pong.incarnation, pong.seq
+        if pong.incarnation == self.incarnation and pong.seq < self.seq and self._asked is None:
+            # Events that overtook this answer, or that the origin never sent: it refuses to go on from the latter
+            return self._ask(Events(self.root, self.incarnation, self.seq), now_s)
         return self._catch_up(now_s)
 
     def page(self, page: TreePage, now_s: float) -> list[Effect]:
@@ -158,8 +161,8 @@ class Follower:
             self._hold(message)
             return self._catch_up(now_s)
         effects = self._apply(message)
-        if isinstance(self._asked, Events) and self.seq > self._asked.since:
-            self._asked = None
+        if isinstance(self._asked, Events) and (self.seq > self._asked.since or not message.pages):
+            self._asked = None  # an answer without events: there are none
         effects += self._apply_held(now_s)
         return effects + self._catch_up(now_s)
 
