@@ -9,7 +9,7 @@ handed to its readers in memory: nothing fails for want of a cache.
 import contextlib
 import functools
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import CancelledError, Future, ThreadPoolExecutor
 from concurrent.futures import TimeoutError as WaitedTooLong
 from dataclasses import dataclass
@@ -22,6 +22,7 @@ from zcat.net.loop import Loop
 from zcat.protocol.codec import Buffer
 from zcat.protocol.messages import ChunkReply, Failed
 from zcat.protocol.transfer import AskChunks, DatasetKey, Effect, Origin, Resolve, Transfer
+from zcat.services.workers import hand_over
 from zcat.storage.cached_dataset import CachedDataset, check_digest
 from zcat.storage.chunk_gate import check_chunk
 
@@ -146,7 +147,7 @@ class Fetcher:
 
     def abandon(self, fetch: "Fetch") -> None:
         """Nobody waits for it any more."""
-        with contextlib.suppress(Closed):
+        with contextlib.suppress(Closed, Busy):
             self._loop.post(lambda: self._abandon(fetch))
 
     def arrived(self, origin: Origin, id: int, reply: ChunkReply) -> None:
@@ -221,7 +222,6 @@ class Fetcher:
         if error is not None:
             fetch.answer.set_exception(error)
             return
-        self._targets[target.key] = target
         try:
             ticket, effects = self._transfer.want(
                 target.key, missing, target.chunk_bytes, bulk, self._loop.now_s()
@@ -229,6 +229,7 @@ class Fetcher:
         except Busy as error:
             fetch.answer.set_exception(error)
             return
+        self._targets[target.key] = target
         self._readers[ticket] = fetch
         self.carry_out(effects)
 
@@ -240,14 +241,18 @@ class Fetcher:
 
     def _keep(self, target: Target, reply: ChunkReply) -> None:
         data = reply.data[0]
+        outcome: Callable[[], None]
         try:
             loose = target.keep(reply.nchunk, data, reply.digest)
-        except BadChunk as error:
-            self._loop.post(functools.partial(self._damaged, target, reply.nchunk, error))
+            outcome = functools.partial(self._kept, target, reply.nchunk, loose, len(data))
         except Closed:
             return
-        else:
-            self._loop.post(lambda: self._kept(target, reply.nchunk, loose, len(data)))
+        except ZcatError as error:
+            outcome = functools.partial(self._damaged, target, reply.nchunk, error)
+        except Exception:  # the top of this thread; a chunk that nobody hears of would be waited for until the end
+            log.exception("bug in=keep")
+            outcome = functools.partial(self._damaged, target, reply.nchunk, ZcatError("internal error"))
+        hand_over(self._loop, outcome)
 
     def _kept(self, target: Target, nchunk: int, loose: bytes | None, nbytes: int) -> None:
         self.chunks_count += 1
