@@ -5,7 +5,7 @@ import threading
 import pytest
 from sample_datasets import LINEAGE, OWNER, noise, sample_array
 
-from zcat.errors import ZcatError
+from zcat.errors import StorageFailed, ZcatError
 from zcat.net.loop import Loop, LoopLimits
 from zcat.protocol.messages import ChunkReply
 from zcat.protocol.transfer import DatasetKey, Transfer
@@ -47,17 +47,29 @@ def reply(nchunk):
 
 
 def test_a_chunk_that_was_checked_is_heard_of_however_much_the_loop_has_to_do(made):
+    class FullDisk:
+        """A cache without room."""
+
+        def __init__(self):
+            self.was_asked = threading.Event()
+
+        def missing(self, chunks):
+            return list(chunks)
+
+        def store(self, nchunk, data, digest):
+            self.was_asked.set()
+            raise StorageFailed("full")
+
     loop, asked, fetcher = made
-    fetch = fetcher.begin(Target(KEY, SAMPLE.info, None), [1])
-    full = threading.Event()
+    cached = FullDisk()
+    fetch = fetcher.begin(Target(KEY, SAMPLE.info, cached), [1])
 
     def busy():
+        loop.post(asked.requests.clear)
+        loop.post(asked.requests.clear)
         fetcher.arrived(KEY.origin, asked.requests[0].request, reply(1))
-        loop.post(full.is_set)
-        loop.post(full.is_set)
-        full.wait(
-            0.1
-        )  # long enough for the thread that checks to find the mailbox full; if not, nothing is tested
+        cached.was_asked.wait(WAIT_S)
+        threading.Event().wait(0.05)  # it finds the mailbox full now; if this machine is slower, nothing is tested
 
     loop.post(busy)
     assert fetch.result(WAIT_S) == {1: SAMPLE.chunks[1]}
