@@ -37,6 +37,7 @@ from zcat.net.loop import Loop
 from zcat.net.sockets import DATA, Context, SocketFactory, make_context
 from zcat.protocol.directory_view import HERE, ClaimChanged, DirectoryView
 from zcat.protocol.follower import FollowerLimits
+from zcat.protocol.messages import ListedClaim
 from zcat.protocol.transfer import AskChunks, DatasetKey, Origin, Transfer, TransferLimits
 from zcat.services.broker_in_use import BrokerInUse
 from zcat.services.dataset import OpenDataset, ReadLimits
@@ -168,7 +169,10 @@ class Subscriber:
             self._loop.post(lambda: self._unwant(found))
             if isinstance(error, RootUnknown):
                 raise
-            raise RootUnknown(f"no broker answered where root {shown(root)} is") from None
+            if self._broker.in_use is None:
+                raise RootUnknown(f"no broker answered where root {shown(root)} is") from None
+            state = self._resolve(name, owner).state
+            raise RootUnknown(f"brokers call root {shown(root)} {state!r}: its publisher is away") from None
         is_saved = subscription.has_catalogue and subscription.listed is None  # of a former run, and maybe offline
         wait_s = max(0.0, deadline_s - Loop.now_s())
         try:
@@ -355,9 +359,9 @@ class Subscriber:
         named = [each for each in self._subscriptions.values() if each.root == name]
         return [each for each in named if each.owner.startswith(owner or "")]
 
-    def _resolve(self, name: str, owner: str | None) -> None:
-        """Raise `RootUnknown` or `RootContested` where the brokers' view gives cause."""
-        self._loop.call(lambda: self._view.resolve(name, owner), timeout_s=5.0)
+    def _resolve(self, name: str, owner: str | None) -> ListedClaim:
+        """Give the claim that a name means, or raise `RootUnknown` or `RootContested` as the brokers see it."""
+        return self._loop.call(lambda: self._view.resolve(name, owner), timeout_s=5.0)
 
     # -- inside: the loop's thread -----------------------------------------------------------------------
 
