@@ -57,6 +57,9 @@ _VERSIONS_MAX = 5
 _BUSY_PAUSE_S = 0.1
 _INFOS_MAX = 10_000
 
+_Want = tuple[str, str | None, "Future[Subscription]", bool]
+"""Name, owner, who waits, and whether the configuration wants it."""
+
 log = logging.getLogger(__name__)
 
 
@@ -96,7 +99,7 @@ class Subscriber:
         self._broker.on_claim = self._claim_changed
         self._broker.on_changes = self._root_changed
         self._subscriptions: dict[Origin, Subscription] = {}  # replaced as a whole, so that any thread may read it
-        self._wanted: list[tuple[str, str | None, Future[Subscription]]] = []
+        self._wanted: list[_Want] = []
         self._infos: dict[tuple[Origin, str], DatasetInfo] = {}
         self._gone: dict[tuple[Origin, str], str] = {}  # lineages that the catalogue names and the origin no more
         self._read_limits = ReadLimits(config.window_bytes, config.fetch_timeout_s)
@@ -112,7 +115,7 @@ class Subscriber:
         self._loop.start()
         for root in self._config.follow:
             name, owner_begin = parse_root(root)
-            self._loop.post(functools.partial(self._want, name, owner_begin, Future()))
+            self._loop.post(functools.partial(self._want, name, owner_begin, Future(), True))
 
     def close(self) -> None:
         """Stop. Who waits gets `Closed`. Idempotent."""
@@ -120,7 +123,7 @@ class Subscriber:
         self._loop.stop()
         self._fetcher.close()
         closed = Closed("the subscriber was closed")
-        for _, _, found in self._wanted:
+        for _, _, found, _ in self._wanted:
             found.set_exception(closed)
         for subscription in self._subscriptions.values():
             subscription.fail(closed)
@@ -373,8 +376,10 @@ class Subscriber:
             subscription.tick(now_s)
         self._fetcher.tick(now_s)
 
-    def _want(self, name: str, owner: str | None, found: "Future[Subscription]") -> None:
-        """Follow a root as soon as its name means one claim."""
+    def _want(
+        self, name: str, owner: str | None, found: "Future[Subscription]", is_standing: bool = False
+    ) -> None:
+        """Follow a root as soon as its name means one claim; a standing wish outlives that it means several."""
         held = self._followed(name, owner)
         if len(held) == 1:  # whoever follows one owner stays with it, also when the name becomes contested
             found.set_result(held[0])
@@ -382,12 +387,16 @@ class Subscriber:
         try:
             listed = self._view.resolve(name, owner)
         except RootContested as error:
-            found.set_exception(error)
+            if is_standing:
+                log.warning("not followed %s", kv(root=name, reason=error))
+                self._wanted.append((name, owner, found, is_standing))
+            else:
+                found.set_exception(error)
         except RootUnknown:
-            self._wanted.append((name, owner, found))  # it may be about to be listed
+            self._wanted.append((name, owner, found, is_standing))  # it may be about to be listed
         else:
             if listed.state not in HERE:
-                self._wanted.append((name, owner, found))
+                self._wanted.append((name, owner, found, is_standing))
                 return
             found.set_result(self._add(name, listed.claim.owner))
 
