@@ -75,6 +75,9 @@ class HeldDataset:
             raise BadSelection(f"chunk {nchunk}: the dataset has {self.info.geometry.nchunks}")
         return self._schunk.get_chunk(nchunk)
 
+    def chunks(self, numbers):
+        return [self.chunk(int(nchunk)) for nchunk in numbers]
+
     def frame(self):
         return HeldFrame(self.cframe, self.complete)
 

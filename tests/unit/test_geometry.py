@@ -7,7 +7,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from zcat.model.dataset import ArrayGeometry, Geometry
-from zcat.model.geometry import byte_pieces, chunks_touched, pieces, points_by_chunk, read_piece, unblock
+from zcat.model.geometry import (
+    byte_pieces,
+    chunks_touched,
+    pieces,
+    points_by_chunk,
+    read_piece,
+    unblock,
+    whole_chunks,
+)
 from zcat.model.selection import Points, Selection, parse_key
 
 QUICK = settings(max_examples=150, deadline=None)
@@ -185,3 +193,29 @@ def test_the_whole_of_an_array_of_many_chunks_is_numbered():
     array = array_geometry((1 << 12, 1 << 10), (2, 2))
 
     np.testing.assert_array_equal(chunks_touched(array, parse_key(..., array.shape).what), np.arange(1 << 20))
+
+
+@pytest.mark.parametrize(
+    ("key", "numbers", "shape"),
+    [
+        ((slice(0, 4),), list(range(8)), (4, 6, 5)),
+        ((slice(2, 4), slice(0, 3)), [4, 6], (2, 3, 5)),
+        ((1,), [2, 3], (6, 5)),
+        ((..., slice(None)), list(range(14)), (7, 6, 5)),
+        ((3, slice(3, 6)), [7], (3, 5)),
+    ],
+)
+def test_a_part_between_chunk_borders_is_made_of_whole_chunks(key, numbers, shape):
+    array = ArrayGeometry((7, 6, 5), (1, 3, 5), (1, 3, 5), "<f4", 4)
+    found = whole_chunks(Geometry(14 * 60, 60, 60, 4, array), parse_key(key, array.shape))
+    assert found.numbers.tolist() == numbers
+    assert found.geometry.array.shape == shape
+    assert found.geometry.nbytes == len(numbers) * 60
+
+
+@pytest.mark.parametrize(
+    "key", [(0, slice(1, 4)), (0, 2), (slice(0, 4, 2),), (slice(None, None, -1),), (None,), (slice(5, 5),)]
+)
+def test_a_part_that_cuts_chunks_or_turns_them_is_not(key):
+    array = ArrayGeometry((7, 6, 5), (1, 3, 5), (1, 3, 5), "<f4", 4)
+    assert whole_chunks(Geometry(14 * 60, 60, 60, 4, array), parse_key(key, array.shape)) is None

@@ -478,3 +478,30 @@ def test_a_large_array_comes_in_chunks_of_at_most_four_mebibytes(held):
 
     assert unchunked(body.content) == large.tobytes()
     assert math.prod(map(int, body.headers["x-zcat-shape"].split(","))) == large.size
+
+
+@pytest.mark.parametrize("fmt", ["cframe", "chunks"])
+@pytest.mark.parametrize("text", ["2:5", "3", "...", "0:7, 0:6", "-1"])
+def test_a_part_made_of_whole_chunks_is_sent_as_it_is_stored(client, held, text, fmt):
+    content = np.arange(7 * 6 * 5, dtype="<i4").reshape(7, 6, 5)
+    planes = held.datasets["lab"]["planes.b2nd"] = held_array("planes.b2nd", content, (1, 6, 5))
+    result = client.simulate_get("/api/fetch/lab/planes.b2nd", params={"slice_": text, "fmt": fmt})
+    wanted = eval(f"content[{text}]")
+    if fmt == "cframe":
+        np.testing.assert_array_equal(blosc2.ndarray_from_cframe(result.content)[...], wanted, strict=True)
+    else:
+        assert unchunked(result.content) == wanted.tobytes()
+    assert planes.reads == 0
+
+
+@pytest.mark.parametrize("text", ["2:4", "2", "1:3, 0:3", "4:7", "..."])
+@pytest.mark.parametrize("chunks", [(2, 6, 5), (2, 3, 5), (3, 4, 2), (1, 3, 5)])
+def test_however_chunks_lie_the_values_are_numpys(client, held, text, chunks):
+    content = np.arange(7 * 6 * 5, dtype="<i4").reshape(7, 6, 5)
+    held.datasets["lab"]["x.b2nd"] = held_array("x.b2nd", content, chunks)
+    wanted = eval(f"content[{text}]")
+    url = f"/api/fetch/lab/x.b2nd?slice_={text.replace(' ', '')}"
+    np.testing.assert_array_equal(
+        blosc2.ndarray_from_cframe(client.simulate_get(url).content)[...], wanted, strict=True
+    )
+    assert unchunked(client.simulate_get(url + "&fmt=chunks").content) == wanted.tobytes()

@@ -8,7 +8,7 @@ import numpy as np
 from zcat.errors import BadRequest, BadSelection
 from zcat.http import ranges
 from zcat.http.bodies import Answer, Phases, not_modified
-from zcat.http.parts import check_size, encode, part_of, shape_headers
+from zcat.http.parts import check_size, encode, part_of, shape_headers, stored_body
 from zcat.http.query import Query, address_of, query_of_body, query_of_params, whole_number
 from zcat.http.reads import Dataset, FrameOf, Reads
 from zcat.http.whole import Conditions, frame_answer
@@ -68,10 +68,14 @@ class Fetch:
         headers = {**part.headers, VERSION_HEADER: info.version.text}
         if conditions.is_head:
             return Answer(tag, headers=headers, nbytes=part.length(query.fmt))
-        block = part.read()
-        phases.end("read")
-        body = encode(block, query.fmt, info)
-        phases.end("encode")
+        body: Any = stored_body(dataset, part.stored, query.fmt)
+        if body is not None:
+            phases.end("read")
+        else:
+            block = part.read()
+            phases.end("read")
+            body = encode(block, query.fmt, info)
+            phases.end("encode")
         return Answer(tag, headers=headers, body=body)
 
 

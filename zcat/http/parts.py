@@ -14,11 +14,14 @@ from zcat.errors import BadSelection, TooLarge
 from zcat.http.query import Query
 from zcat.http.reads import Buffer, Dataset
 from zcat.limits import MIB
-from zcat.model.dataset import DatasetInfo, Kind
+from zcat.model.dataset import ArrayGeometry, DatasetInfo, Kind
 from zcat.model.dtypes import dtype_text, parse_dtype
+from zcat.model.geometry import WholeChunks, whole_chunks
 from zcat.model.selection import Points, Read, parse_key
 from zcat.names import shown
-from zcat.storage.answers import answer_compression, cframe_of_bytes, chunk_stream
+from zcat.storage.answers import STREAM_CHUNK_BYTES, answer_compression, cframe_of_bytes, chunk_stream
+from zcat.storage.block_order import is_block_order
+from zcat.storage.frame_template import assemble_cframe, frame_template
 from zcat.storage.slice_frames import cframe_of_slice
 
 STREAM_BYTES_MIN = 64 * MIB
@@ -34,6 +37,8 @@ class Part:
     read: Callable[[], npt.NDArray[Any]]
     held_nbytes: int
     """What must be in memory to make it: whole records for one field, all that lies between for a step."""
+    stored: WholeChunks | None = None
+    """The part as it is stored already, where it is made of whole chunks."""
 
     @property
     def nbytes(self) -> int:
@@ -69,7 +74,10 @@ def _array_part(dataset: Dataset, query: Query) -> Part:
     held_nbytes = read.what.size * dtype.itemsize
     name = query.field
     if not name:
-        return Part(read.shape, dtype, lambda: _in_order(read.finish(dataset.read(read.what))), held_nbytes)
+        stored = whole_chunks(dataset.info.geometry, read)
+        return Part(
+            read.shape, dtype, lambda: _in_order(read.finish(dataset.read(read.what))), held_nbytes, stored
+        )
     if dtype.fields is None or name not in dtype.fields:
         names = ", ".join(dtype.names or ()) or "none, it is not structured"
         raise BadSelection(f"field {shown(name)}: the dataset has {names}")
@@ -133,6 +141,31 @@ def encode(block: npt.NDArray[Any], fmt: str, info: DatasetInfo) -> Sequence[Buf
         return cframe_of_slice(block, compression) if is_array else cframe_of_bytes(block, compression)
     chunks = chunk_stream(block, compression)
     return chunks if block.nbytes > STREAM_BYTES_MIN else list(chunks)
+
+
+def stored_body(dataset: Dataset, stored: WholeChunks | None, fmt: str) -> Sequence[Buffer] | None:
+    """Return the body for a part that is made of whole chunks, without decoding any; None where that is not so.
+
+    A plane of a stack that has a chunk for each costs then no more than its bytes on the way.
+    """
+    array = stored.geometry.array if stored is not None else None
+    if stored is None or array is None or fmt not in ("cframe", "chunks"):
+        return None
+    is_stream = _is_c_order(array) and stored.geometry.chunksize <= STREAM_CHUNK_BYTES
+    if fmt == "chunks" and not is_stream:
+        return None
+    chunks = dataset.chunks(stored.numbers)
+    if fmt == "chunks":
+        return chunks
+    template = frame_template(stored.geometry, dataset.info.compression)
+    header, tail = assemble_cframe(template, [len(chunk) for chunk in chunks])
+    return [header, *chunks, tail]
+
+
+def _is_c_order(array: ArrayGeometry) -> bool:
+    """Say whether the chunks, decoded one after the other, are the array in C order."""
+    is_slab = array.chunks[1:] == array.shape[1:] and array.shape[0] % array.chunks[0] == 0
+    return is_slab and array.padded_chunk == array.chunks and is_block_order(array)
 
 
 @functools.lru_cache(maxsize=256)

@@ -10,7 +10,7 @@ from typing import Any, Protocol, TypeAlias, TypeVar
 import numpy.typing as npt
 
 from zcat.model.dataset import DatasetInfo, Entry
-from zcat.model.selection import Points, Selection
+from zcat.model.selection import Indices, Points, Selection
 
 Buffer: TypeAlias = bytes | bytearray | memoryview
 T = TypeVar("T")
@@ -58,6 +58,9 @@ class Dataset(Protocol):
 
     def chunk(self, nchunk: int) -> Buffer:
         """Return one compressed chunk, verified."""
+
+    def chunks(self, numbers: Indices) -> list[bytes]:
+        """Return several compressed chunks, verified, in the order of ``numbers``."""
 
 
 class RootState(Protocol):

@@ -8,13 +8,14 @@ It never looks at content. Chunks are numbered as in a Blosc2 super-chunk: row-m
 import itertools
 import math
 from collections.abc import Iterator
+from dataclasses import dataclass, replace
 from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
 
 from zcat.model.dataset import ArrayGeometry, Geometry
-from zcat.model.selection import Axis, Indices, Points, Selection
+from zcat.model.selection import Axis, Indices, Points, Read, Selection
 
 Span: TypeAlias = tuple[int, slice | Indices, slice]
 """What an axis of a selection has in one chunk: its number on that axis, the items there, their place."""
@@ -234,3 +235,59 @@ def _take(items: npt.NDArray[Any], within: list[slice | Indices]) -> npt.NDArray
         if not isinstance(part, slice):
             result = result.take(part, axis)
     return result
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class WholeChunks:
+    """An answer that is made of whole chunks as they are stored: nothing need be decoded for it."""
+
+    numbers: Indices
+    """Of the chunks, in the order of the answer's own."""
+    geometry: Geometry
+    """Of the answer, as an array of its own."""
+
+
+def whole_chunks(geometry: Geometry, read: Read) -> WholeChunks | None:
+    """Say which chunks an answer is made of, if it is made of whole ones; None if it is not.
+
+    Args:
+        geometry: of an array.
+        read: of its items: slices without steps, from chunk border to chunk border, and single indices along axes
+            whose chunks have one item.
+    """
+    array, what = geometry.array, read.what
+    if array is None or not isinstance(what, Selection) or what.is_empty:
+        return None
+    is_kept = _kept_axes(read, len(array.shape))
+    if is_kept is None or not any(is_kept):
+        return None
+    for axis, length, chunk, kept in zip(what.axes, array.shape, array.chunks, is_kept, strict=True):
+        if not isinstance(axis, range) or axis.step != 1 or axis.start % chunk:
+            return None
+        is_bordered = axis.stop % chunk == 0 or axis.stop == length
+        if not is_bordered or len(axis) < chunk or (not kept and chunk != 1):
+            return None
+
+    def of_answer(sizes: tuple[int, ...]) -> tuple[int, ...]:
+        return tuple(size for size, kept in zip(sizes, is_kept, strict=True) if kept)
+
+    shape, chunks, blocks = of_answer(what.shape), of_answer(array.chunks), of_answer(array.blocks)
+    part = replace(array, shape=shape, chunks=chunks, blocks=blocks)
+    nbytes = math.prod(part.grid) * geometry.chunksize
+    return WholeChunks(chunks_touched(array, what), replace(geometry, nbytes=nbytes, array=part))
+
+
+def _kept_axes(read: Read, ndim: int) -> list[bool] | None:
+    """Say which axes of the dataset the answer has; None if it is not just some of them, in their order."""
+    key = read.key if read.key is not None else ()
+    parts: list[bool] = []
+    for part in key:
+        if part is Ellipsis:
+            parts += [True] * (ndim - len(key) + 1)
+        elif isinstance(part, slice) and part == slice(None):
+            parts.append(True)
+        elif type(part) is int:
+            parts.append(False)
+        else:
+            return None
+    return parts + [True] * (ndim - len(parts))

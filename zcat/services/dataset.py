@@ -153,6 +153,16 @@ class OpenDataset:
             raise BadSelection(f"chunk {nchunk} of {self.info.entry.path}: it has {count}, numbered from 0")
         return self._window(np.array([nchunk]), lambda source: bytes(_needed(source, nchunk)))
 
+    def chunks(self, numbers: Indices) -> list[bytes]:
+        """Give several compressed chunks, checked, in the order of ``numbers``.
+
+        Raises:
+            Unavailable, Timeout, Stale: as for `read`.
+        """
+        step = self.chunks_max
+        windows = [numbers[low : low + step] for low in range(0, len(numbers), step)]
+        return [bytes(view) for _, view in self.views(windows, bulk=False)]
+
     def fetch(self, progress: Callable[[int], None] | None = None) -> None:
         """Bring all chunks into the cache.
 
@@ -184,9 +194,9 @@ class OpenDataset:
         cached = self._target.cached
         return cached.reading() if cached is not None else contextlib.nullcontext()
 
-    def views(self, windows: Sequence[Indices]) -> Iterator[tuple[int, Buffer]]:
+    def views(self, windows: Sequence[Indices], bulk: bool = True) -> Iterator[tuple[int, Buffer]]:
         """Give the chunks of ``windows`` one by one; each is good until the next is asked for."""
-        for ready in self._pipeline(windows, bulk=True):
+        for ready in self._pipeline(windows, bulk):
             with self._holding(ready.chunks):
                 source = self._source(ready.wait(self._limits.fetch_timeout_s))
                 for nchunk in ready.chunks.tolist():

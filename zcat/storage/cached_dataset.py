@@ -33,6 +33,8 @@ from zcat.storage.slotted_frame import PAGE_BYTES, SlottedFrame
 Buffer = bytes | bytearray | memoryview
 Chunks = Sequence[int] | npt.NDArray[np.int64]
 
+_PINNED_ONE_BY_ONE_MAX = 4
+
 log = logging.getLogger(__name__)
 
 
@@ -234,6 +236,11 @@ class CachedDataset:
     def _pin(self, chunks: npt.NDArray[np.int64] | None, count: int) -> None:
         if chunks is None:
             self._pins_of_all += count
+            return
+        if len(chunks) <= _PINNED_ONE_BY_ONE_MAX:
+            for nchunk in chunks.tolist():  # PERF: a microsecond instead of eight for the read of one chunk
+                self._pins[nchunk] = (int(self._pins[nchunk]) + count) % 65536
+                self._is_warm[nchunk] = True
             return
         np.add.at(self._pins, chunks, np.uint16(count % 65536))
         self._is_warm[chunks] = True
