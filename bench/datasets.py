@@ -11,7 +11,8 @@ ROWS, COLUMNS = 1024, 1024
 def cube(folder: Path, planes: int) -> Path:
     """Write a float32 cube of ``planes`` x 1024 x 1024, a chunk of 4 MiB for each plane, zstd-1.
 
-    Blocks are as Blosc2 chooses them; values are rounded to 0.01, so that they compress about 2.3 times. An existing file is kept.
+    Blocks are as Blosc2 chooses them; values are rounded to 0.01, so that they compress about 2.3 times. An
+    existing file is kept.
     """
     path = folder / f"cube{planes}.b2nd"
     if path.exists():
