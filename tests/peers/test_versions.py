@@ -11,7 +11,7 @@ from network import Network, eventually, paths, read, write_array
 from zcat.errors import Busy, DatasetUnknown, NotFound, Stale, ZcatError
 
 READERS = 3
-VERSIONS = 25
+VERSIONS = 16
 SHAPE, CHUNKS = (300, 400), (50, 50)
 
 
