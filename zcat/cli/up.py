@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Any
 from zcat.cli import flags, places, running, serve, settings
 from zcat.cli.running import Ready
 from zcat.cli.settings import Settings
-from zcat.errors import BadName, BadRequest, NotFound, RootUnknown
+from zcat.config import DEFAULT_BROKER
+from zcat.errors import AddressInUse, BadName, BadRequest, NotFound, RootUnknown
 from zcat.names import check_root, shown
 
 if TYPE_CHECKING:
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
 
 EXAMPLE = "example"
 BROKER_LISTEN = "tcp://127.0.0.1:0"
+"""Where `DEFAULT_BROKER` is taken."""
 CATALOGUE_WAIT_S = 60.0
 """A large folder on a slow disk takes its time to be listed."""
 
@@ -68,7 +70,11 @@ def start(stack: contextlib.ExitStack, args: argparse.Namespace) -> Ready:
     shared = roots_of(args.paths) or {EXAMPLE: _example(state)}
     context = make_context()
     stack.callback(context.destroy, linger=0)
-    broker = serve.started(stack, Broker(found.broker(listen=BROKER_LISTEN), context))
+    try:  # the port that zcat.join and the other commands try first
+        made = Broker(found.broker(listen=DEFAULT_BROKER), context)
+    except AddressInUse:  # this host has a broker already, which is nobody's fault
+        made = Broker(found.broker(listen=BROKER_LISTEN), context)
+    broker = serve.started(stack, made)
     brokers = (broker.endpoints.listen,)
     for root, path in shared.items():
         its_state = str(state / "publishers" / root)

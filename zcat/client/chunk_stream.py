@@ -12,7 +12,6 @@ import struct
 from collections.abc import Callable
 from typing import Any, TypeAlias
 
-import blosc2
 import numpy as np
 import numpy.typing as npt
 
@@ -118,6 +117,8 @@ def _check_pipeline(header: bytes, codec: int, nblocks: int, cbytes: int) -> Non
 
 
 def _decompress(chunk: bytes, out: npt.NDArray[np.uint8]) -> None:
+    import blosc2  # PERF: takes 0.4 s to load, and a command that lists or describes decodes nothing
+
     options = {"nthreads": 1} if len(out) <= _ONE_THREAD_BYTES_MAX else {}
     try:
         blosc2.decompress2(chunk, dst=out, **options)
