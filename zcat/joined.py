@@ -15,6 +15,7 @@ from zcat.limits import MIB
 from zcat.model.dataset import DatasetInfo, Entry, Kind
 from zcat.model.selection import Points, Selection
 from zcat.services.dataset import OpenDataset
+from zcat.services.frame_view import FrameView
 from zcat.services.subscriber import Subscriber
 
 T = TypeVar("T")
@@ -128,7 +129,7 @@ class JoinedBackend:
         if dataset.info.entry.kind is Kind.FILE:
             yield Body(now, begin, dataset.info.geometry.nbytes, _file_pieces(dataset, begin))
             return
-        frame = dataset.frame()
+        frame = FrameView(dataset)
         try:
             yield Body(now, begin, frame.nbytes, frame.iter_bytes(begin))
         finally:

@@ -21,7 +21,6 @@ from zcat.model.geometry import byte_pieces, chunks_touched, points_by_chunk
 from zcat.model.selection import Indices, Points, Selection
 from zcat.services.described import sizes_of
 from zcat.services.fetcher import Fetcher, Loose, Target
-from zcat.services.frame_view import FrameView
 from zcat.services.subscription import Subscription
 from zcat.storage.reading import (
     Buffer,
@@ -178,14 +177,6 @@ class OpenDataset:
             ready.wait(self._limits.fetch_timeout_s)
             if progress is not None:
                 progress(int(ready.chunks[-1]) + 1)
-
-    def frame(self) -> FrameView:
-        """Give the dataset as one contiguous cframe, the content of a ``.b2nd`` or ``.b2frame`` file.
-
-        Raises:
-            NotReadable, BadContent, Unavailable, Timeout, Stale: as for `sizes`.
-        """
-        return FrameView(self)
 
     # -- for a view of the whole -------------------------------------------------------------------------
 

@@ -2,16 +2,13 @@
 
 import contextlib
 from collections.abc import Iterator
-from typing import TYPE_CHECKING
 
 import numpy as np
 
 from zcat.errors import BadContent
+from zcat.services.dataset import OpenDataset
 from zcat.storage.frame_template import assemble_cframe, frame_template
 from zcat.storage.reading import Buffer
-
-if TYPE_CHECKING:  # which makes these views
-    from zcat.services.dataset import OpenDataset
 
 
 class FrameView:
@@ -21,7 +18,7 @@ class FrameView:
     that it gave are no longer in use.
     """
 
-    def __init__(self, dataset: "OpenDataset") -> None:
+    def __init__(self, dataset: OpenDataset) -> None:
         """Find out how long it is.
 
         Raises:
