@@ -43,7 +43,7 @@ from zcat.services.broker_in_use import BrokerInUse
 from zcat.services.dataset import OpenDataset, ReadLimits
 from zcat.services.fetcher import Fetcher, Target
 from zcat.services.subscription import Subscription, Surroundings
-from zcat.services.views import RootView
+from zcat.services.views import RootView, view_of, view_of_claim
 from zcat.storage.chunk_cache import ChunkCache
 from zcat.storage.disk_budget import DiskLimits
 from zcat.storage.reading import let_threads_run
@@ -282,18 +282,7 @@ class Subscriber:
             "version": __version__,
             "broker": broker,
             "brokers": list(self._config.brokers),
-            "roots": [
-                {
-                    "name": view.name,
-                    "owner": view.owner,
-                    "state": view.state,
-                    "synced": view.synced,
-                    "datasets": view.datasets,
-                    "incarnation": view.incarnation,
-                    "seq": view.seq,
-                }
-                for view in views
-            ],
+            "roots": [view.summary() for view in views],
             "cache": {"used_bytes": self._cache.used_bytes, "quota_bytes": self._config.quota_bytes},
             "fetched": {
                 "chunks": self._fetcher.chunks_count,
@@ -440,31 +429,12 @@ class Subscriber:
     def _views(self) -> list[RootView]:
         views = [self._view_of(subscription) for subscription in self._subscriptions.values()]
         for listed in self._view.claims():
-            claim = listed.claim
-            if claim.key not in self._subscriptions and listed.state in HERE:
-                contested = self._is_contested(claim.root)
-                view = RootView(
-                    claim.root, claim.owner, listed.state, False, contested, None, claim.endpoints,
-                    claim.incarnation, claim.seq, False,
-                )  # fmt: skip
-                views.append(view)
+            if listed.claim.key not in self._subscriptions and listed.state in HERE:
+                views.append(view_of_claim(listed, self._is_contested(listed.claim.root)))
         return sorted(views, key=lambda view: (view.name, view.owner or ""))
 
     def _view_of(self, subscription: Subscription) -> RootView:
-        listed = subscription.listed
-        incarnation, seq = subscription.stamp
-        return RootView(
-            name=subscription.root,
-            owner=subscription.owner,
-            state=listed.state if listed else "cached",
-            followed=True,
-            contested=self._is_contested(subscription.root),
-            datasets=len(subscription) if subscription.has_catalogue else None,
-            endpoints=listed.claim.endpoints if listed else (),
-            incarnation=incarnation or None,
-            seq=seq if incarnation else None,
-            synced=subscription.synced,
-        )
+        return view_of(subscription, self._is_contested(subscription.root))
 
     def _is_contested(self, root: str) -> bool:
         return sum(listed.state in HERE for listed in self._view.claims(root)) > 1

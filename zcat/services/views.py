@@ -1,6 +1,10 @@
 """What a subscriber tells of roots: plain values for HTTP, the Python API and the command line."""
 
 from dataclasses import dataclass
+from typing import Any
+
+from zcat.protocol.messages import ListedClaim
+from zcat.services.subscription import Subscription
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,3 +26,43 @@ class RootView:
     seq: int | None
     synced: bool
     """The catalogue here is known to be the publisher's own; else it is the last one that was."""
+
+    def summary(self) -> dict[str, Any]:
+        """Give what health tells of it."""
+        names = ("name", "owner", "state", "synced", "datasets", "incarnation", "seq")
+        return {name: getattr(self, name) for name in names}
+
+
+def view_of_claim(listed: ListedClaim, contested: bool) -> RootView:
+    """Tell of a root that brokers list and nobody here follows."""
+    claim = listed.claim
+    return RootView(
+        name=claim.root,
+        owner=claim.owner,
+        state=listed.state,
+        followed=False,
+        contested=contested,
+        datasets=None,
+        endpoints=claim.endpoints,
+        incarnation=claim.incarnation,
+        seq=claim.seq,
+        synced=False,
+    )
+
+
+def view_of(subscription: Subscription, contested: bool) -> RootView:
+    """Tell of a root that is followed. On the loop's thread."""
+    listed = subscription.listed
+    incarnation, seq = subscription.stamp
+    return RootView(
+        name=subscription.root,
+        owner=subscription.owner,
+        state=listed.state if listed else "cached",
+        followed=True,
+        contested=contested,
+        datasets=len(subscription) if subscription.has_catalogue else None,
+        endpoints=listed.claim.endpoints if listed else (),
+        incarnation=incarnation or None,
+        seq=seq if incarnation else None,
+        synced=subscription.synced,
+    )
