@@ -4,7 +4,19 @@ They come from a process that has opened a foreign file, so they pass `zcat.prot
 anything that came by wire.
 """
 
+import math
 from dataclasses import dataclass
+
+from zcat.errors import BadContent, NotReadable
+from zcat.model.dtypes import parse_dtype
+from zcat.names import check_path, shown
+from zcat.protocol.codec import also_check
+
+NODES_MAX = 1_000_000
+"""Names of groups and datasets in one file that are told."""
+
+_KINDS = ("group", "dataset")
+_LAYOUTS = ("chunked", "contiguous", "compact", "virtual")
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,7 +35,7 @@ class Layout:
     kind: str
     """``chunked``, ``contiguous``, ``compact`` or ``virtual``."""
     chunks: tuple[int, ...] | None = None
-    """Items per axis of an HDF5 chunk; None unless chunked."""
+    """Items per axis of an HDF5 chunk, along all axes of the offered shape; None unless chunked."""
     filters: tuple[Filter, ...] = ()
     offset: int | None = None
     """Of a contiguous dataset's bytes in the file; None where there are none yet (then all is fill value)."""
@@ -48,11 +60,54 @@ class Item:
     dtype: str | None = None
     """Of the array that is offered, as ``model.dtypes`` reads it; None where there is none."""
     layout: Layout | None = None
+    inner_axes: int = 0
+    """How many of the last axes of ``shape`` lie inside each HDF5 item, which is of an array type."""
+    raw: bool = False
+    """Whether a stored item, behind the filters, is byte for byte an offered one: HDF5 would convert nothing."""
     fill: bytes | None = None
-    """One item of the offered dtype: the value of what was never written; None for zeros."""
+    """One HDF5 item (all its inner axes) in the offered dtype: what was never written; None for zeros."""
     problem: str | None = None
     """Why the content is not offered."""
     note: str | None = None
     """What of it is offered in another form, such as text of variable length as fixed-width strings."""
     fingerprint: str = ""
-    """Changes whenever the content may have: 32 hexadecimal digits of layout, chunk table, type and times."""
+    """32 hexadecimal digits of type, shape, layout, chunk table, fill value, attributes and times; and of the
+    values themselves where those are compact or variable text.
+
+    Another one means another content. The same one means the same content only if the stored bytes are the
+    same too: numbers overwritten in place leave no trace in any table. So who keeps a lineage across a change of
+    the file compares the stored bytes of what was served (``StoredData.witness``).
+    """
+
+
+def check_item(item: Item) -> None:
+    """Refuse an item whose parts do not agree, so that nobody has to look again. `from_plain` calls it.
+
+    Raises:
+        BadName: its path is not legal.
+        BadContent: something else is wrong with it.
+    """
+    if item.path:
+        check_path(item.path)
+    if item.kind not in _KINDS or (item.layout is not None and item.layout.kind not in _LAYOUTS):
+        raise BadContent(f"an item of no known kind at {shown(item.path)}")
+    if item.kind == "dataset" and item.problem is None and not _agrees(item):
+        raise BadContent(f"type, shape and layout do not agree at {shown(item.path)}")
+
+
+def _agrees(item: Item) -> bool:
+    layout, shape = item.layout, item.shape
+    if layout is None or shape is None or item.dtype is None or item.inner_axes > len(shape):
+        return False
+    if layout.kind == "chunked":
+        chunks = layout.chunks
+        if chunks is None or len(chunks) != len(shape) or 0 in chunks:
+            return False
+    try:
+        itemsize = parse_dtype(item.dtype).itemsize
+    except NotReadable:
+        return False
+    return item.fill is None or len(item.fill) == itemsize * math.prod(shape[len(shape) - item.inner_axes :])
+
+
+also_check(Item, check_item)

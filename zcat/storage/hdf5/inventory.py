@@ -1,0 +1,216 @@
+"""Walk through a whole HDF5 file and tell what is there, without reading values. In worker processes only.
+
+Every link is told. An object with several names is described once and told under each; a group is walked into
+under the first one only, so that no circle is endless. What cannot be offered is told with its reason.
+"""
+
+import dataclasses
+from collections.abc import Iterator
+from typing import Any
+
+import blake3
+from h5py import h5a, h5d, h5g, h5l, h5o, h5p
+
+from zcat.errors import BadContent, BadName, NotReadable, ZcatError
+from zcat.model.dataset import DIMENSIONS_MAX
+from zcat.model.dtypes import dtype_text
+from zcat.names import check_path, shown
+from zcat.storage.hdf5.checks import check_storage, layout_of
+from zcat.storage.hdf5.items import NODES_MAX, Item, Layout
+from zcat.storage.hdf5.links import LINKS_MAX, Link, Object, links_of, open_child
+from zcat.storage.hdf5.names import legal
+from zcat.storage.hdf5.open_files import OpenFile
+from zcat.storage.hdf5.types import Offer, fill_of, offer_of, raw_items
+from zcat.storage.hdf5.values import names_of, raw_value
+
+HASHED_CHUNKS_MAX = 1 << 17
+"""Chunks whose places go into a fingerprint; a dataset with more counts as changed whenever its file is."""
+
+FILL_BYTES_MAX = 1 << 16
+
+_SENTENCE_MAX = 400
+
+_FAILURES = (OSError, RuntimeError, ValueError, TypeError, KeyError, NotImplementedError, OverflowError)
+
+
+Offers = dict[bytes, Offer]
+
+
+def walk(file: OpenFile) -> Iterator[Item]:
+    """Tell all groups and datasets, each group before what is in it; the first is the root group.
+
+    Raises:
+        BadContent: the file is damaged at its root.
+    """
+    yield from _Walk(file).items()
+
+
+class _Walk:
+    def __init__(self, file: OpenFile) -> None:
+        self._file = file
+        self._groups: dict[int, str] = {}
+        self._shared: dict[int, Item] = {}
+        self._left = NODES_MAX
+        self._offers: Offers = {}
+
+    def items(self) -> Iterator[Item]:
+        try:
+            root = h5o.open(self._file.h5.id, b"/")
+            item = Item("", "/", "group", h5o.get_info(root).addr)
+        except _FAILURES as error:
+            raise BadContent(f"damaged at its root: {_said(error)}") from None
+        self._groups[item.address] = "/"
+        yield from self._group(root, item)
+
+    def _group(self, group: h5g.GroupID, item: Item) -> Iterator[Item]:
+        """Tell a group and all below it."""
+        try:
+            plist = group.get_create_plist()
+            item = dataclasses.replace(item, fingerprint=_digest(_attribute_parts(self._file, group, plist)))
+            links, is_cut = links_of(group)
+        except _FAILURES as error:
+            yield dataclasses.replace(item, problem=f"damaged: {_said(error)}")
+            return
+        named, problem = _named(item, links)
+        if is_cut or len(named) > self._left:
+            problem = f"more than {NODES_MAX} names in the file, or {LINKS_MAX} in the group: the rest is left out"
+        named = named[: self._left]
+        self._left -= len(named)
+        yield item if problem is None else dataclasses.replace(item, problem=problem)
+        for link, path, hdf5_path in named:
+            yield from self._link(group, link, path, hdf5_path)
+
+    def _link(self, group: h5g.GroupID, link: Link, path: str, hdf5_path: str) -> Iterator[Item]:
+        try:
+            found = open_child(group, link)
+            info = h5o.get_info(found)
+        except (ZcatError, *_FAILURES) as error:
+            yield Item(path, hdf5_path, "dataset", problem=_said(error))
+            return
+        if not isinstance(found, h5g.GroupID):
+            item = Item(path, hdf5_path, "dataset", info.addr)
+            yield self._leaf(found, item, is_shared=info.rc > 1 or link.kind != h5l.TYPE_HARD)
+            return
+        item = Item(path, hdf5_path, "group", info.addr)
+        first = self._groups.setdefault(info.addr, hdf5_path)
+        if first == hdf5_path:
+            yield from self._group(found, item)
+        else:
+            yield dataclasses.replace(item, note=f"another name of the group {shown(first, 300)}: see there")
+
+    def _leaf(self, found: Object, item: Item, is_shared: bool) -> Item:
+        known = self._shared.get(item.address)
+        if known is not None:
+            return dataclasses.replace(known, path=item.path, hdf5_path=item.hdf5_path)
+        if isinstance(found, h5d.DatasetID):
+            item = describe(self._file, found, item, self._offers)
+        else:
+            item = dataclasses.replace(item, problem="a named type, which has no values")
+        if is_shared:
+            self._shared[item.address] = item
+        return item
+
+
+def describe(file: OpenFile, dataset: h5d.DatasetID, item: Item, offers: Offers) -> Item:
+    """Fill in what a dataset is; whatever is wrong with it becomes its problem.
+
+    Args:
+        file: that it is in.
+        dataset: open.
+        item: its names and address.
+        offers: of the types that were met before, by their encoding; most datasets have one of a few.
+    """
+    known: dict[str, Any] = {}
+    parts: list[object] = []
+    try:
+        stored = dataset.get_type()
+        code = stored.encode()
+        parts.append(code)
+        plist = dataset.get_create_plist()
+        layout = known["layout"] = layout_of(dataset, plist)
+        parts += [layout, *_attribute_parts(file, dataset, plist)]
+        shape = known["shape"] = dataset.shape
+        if shape is None:
+            raise NotReadable("an empty dataspace: it has a type and attributes, but no values")
+        check_storage(file.h5, plist, layout)
+        offer = offers.get(code) or offer_of(dataset, stored)
+        if not offer.digest:
+            offers[code] = offer
+        _offer(known, offer)
+        fill = known["fill"] = fill_of(dataset, plist, offer, FILL_BYTES_MAX)
+        parts += [shape, offer, fill, *_content_parts(file, dataset, layout)]
+    except (ZcatError, *_FAILURES) as error:
+        known["problem"] = _said(error)
+    return dataclasses.replace(item, **known, fingerprint=_digest(parts))
+
+
+def _offer(known: dict[str, Any], offer: Offer) -> None:
+    """Fill in what a dataset is offered as."""
+    known.update(dtype=dtype_text(offer.dtype), raw=offer.raw, note=offer.note)
+    if offer.inner:
+        known["shape"] += offer.inner
+        known["inner_axes"] = len(offer.inner)
+        if known["layout"].chunks is not None:
+            known["layout"] = dataclasses.replace(known["layout"], chunks=known["layout"].chunks + offer.inner)
+    if len(known["shape"]) > DIMENSIONS_MAX:
+        raise NotReadable(f"{len(known['shape'])} dimensions, Blosc2 has at most {DIMENSIONS_MAX}")
+
+
+def _content_parts(file: OpenFile, dataset: h5d.DatasetID, layout: Layout) -> list[object]:
+    """Say what else changes with the content: times where HDF5 keeps them, places of chunks, small values."""
+    info = h5o.get_info(dataset)
+    parts: list[object] = [info.mtime, info.ctime]
+    if layout.kind == "chunked":
+        chunks: list[tuple[object, ...]] = []
+
+        def take(chunk: h5d.StoreInfo) -> bool | None:
+            chunks.append(tuple(chunk))
+            return True if len(chunks) > HASHED_CHUNKS_MAX else None
+
+        dataset.chunk_iter(take)
+        parts += [file.stamp] if len(chunks) > HASHED_CHUNKS_MAX else chunks
+    elif layout.kind == "virtual":  # it changes with its sources
+        parts.append(file.stamp)
+    elif layout.kind == "compact":
+        parts.append(raw_items(dataset))
+    return parts
+
+
+def _attribute_parts(file: OpenFile, found: Object, plist: h5p.PropOCID) -> list[object]:
+    parts: list[object] = []
+    for name in names_of(found, plist):
+        try:
+            parts += [name, raw_value(h5a.open(found, name), file.h5)]
+        except _FAILURES as error:
+            parts += [name, _said(error)]
+    return parts
+
+
+def _named(group: Item, links: list[Link]) -> tuple[list[tuple[Link, str, str]], str | None]:
+    """Give each link its path and its path in HDF5; and the reason if there are some that can have none."""
+    named, problem = [], None
+    for link in links:
+        try:
+            name = link.name.decode()
+            component = legal(name)
+            if component is None:
+                raise BadName("too long for a name")
+            path = check_path(f"{group.path}/{component}" if group.path else component)
+        except (UnicodeDecodeError, BadName) as error:
+            why = "not UTF-8" if isinstance(error, UnicodeDecodeError) else error.message
+            shown_name = shown(link.name.decode("utf-8", "replace"))
+            problem = problem or f"what has the name {shown_name}, and perhaps others, is left out: {why}"
+            continue
+        named.append((link, path, f"{group.hdf5_path.rstrip('/')}/{name}"))
+    return named, problem
+
+
+def _digest(parts: list[object]) -> str:
+    return blake3.blake3(repr(parts).encode("utf-8", "replace")).hexdigest(length=16)
+
+
+def _said(error: Exception) -> str:
+    """Give the sentence of an error, without a length that a file could choose."""
+    if isinstance(error, ZcatError):
+        return error.message[:_SENTENCE_MAX]
+    return f"HDF5 cannot read it: {shown(str(error), _SENTENCE_MAX)}"
