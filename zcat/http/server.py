@@ -8,6 +8,7 @@ import threading
 import time
 from typing import Any
 
+from waitress import wasyncore
 from waitress.adjustments import Adjustments
 from waitress.server import TcpWSGIServer
 from waitress.task import ThreadedTaskDispatcher
@@ -65,6 +66,7 @@ class HttpServer:
         server.trigger.pull_trigger(server.close_all)
         thread.join(_CLOSE_TIMEOUT_S)
         server.task_dispatcher.shutdown(timeout=_CLOSE_TIMEOUT_S)
+        server.trigger.close()
 
 
 def exposure(config: HttpConfig) -> str | None:
@@ -136,10 +138,14 @@ class _Server(TcpWSGIServer):
                 channel.handle_close()
 
     def close_all(self) -> None:
-        """Close everything, which ends the loop; only its own thread may call."""
+        """Close everything but the trigger, which ends the loop; only its own thread may call.
+
+        Its pipe stays open as long as anybody may ring it: the number could be another file's by then.
+        """
         for channel in list(self.active_channels.values()):
             channel.handle_close()  # wakes the worker that waits for room, too
-        self.close()
+        wasyncore.dispatcher.close(self)
+        self.trigger.del_channel()
 
 
 def _resolved(config: HttpConfig) -> list[Any]:
