@@ -156,3 +156,15 @@ def test_a_backoff_doubles_up_to_a_limit_and_is_shortened_at_random(
     failures: int, number: float, wait_s: float
 ) -> None:
     assert backoff_s(failures, 1.0, 5.0, lambda: number) == wait_s
+
+
+def test_a_broker_that_comes_back_is_told_at_its_first_sign_of_life() -> None:
+    machine = listed()
+    for _ in range(4):
+        at_s = machine.next_deadline_s()
+        assert at_s is not None
+        machine.tick(at_s)
+    due_s = machine.next_deadline_s()
+    assert due_s is not None
+    assert messages(machine.heard(0, due_s - 2.0)) == [RENEW]
+    assert machine.heard(0, due_s - 1.9) == []

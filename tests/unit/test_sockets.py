@@ -30,7 +30,7 @@ def test_every_socket_has_the_options_that_we_rely_on(factory, kind):
         zmq.HEARTBEAT_TTL: 3000,
         zmq.HANDSHAKE_IVL: 2000,
         zmq.RECONNECT_IVL: 100,
-        zmq.RECONNECT_IVL_MAX: 5000,
+        zmq.RECONNECT_IVL_MAX: 2000,
         zmq.CONNECT_TIMEOUT: 5000,
         zmq.BACKLOG: 1024,
         zmq.ROUTING_ID: b"",

@@ -131,6 +131,15 @@ class Announcer:
             talk.next_at_s = min(talk.next_at_s, max(now_s, talk.asked_at_s + self._times.change_s))
         return self.tick(now_s)
 
+    def heard(self, broker: int, now_s: float) -> list[Effect]:
+        """A broker answered something else: if it is one that was away, tell it now rather than when it is due."""
+        talk = self._brokers[broker]
+        if talk.failures == 0 or self._raising:
+            return []
+        talk.failures, talk.asked = 0, None
+        talk.next_at_s = min(talk.next_at_s, now_s)
+        return self.tick(now_s)
+
     def tick(self, now_s: float) -> list[Effect]:
         """Send what is due."""
         if self._raising:

@@ -101,6 +101,8 @@ class Announcing:
                     self._obey(self._announcer.answered(broker, answer, received.id, self._loop.now_s()))
             case Pong() as pong:
                 self._found_ingress(broker, pong)
+                if self._announcer is not None:
+                    self._obey(self._announcer.heard(broker, self._loop.now_s()))
             case _:
                 log.debug("an answer to nothing %s", kv(verb=received.message.verb, broker=self._brokers[broker]))
 
