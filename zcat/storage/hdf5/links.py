@@ -4,7 +4,7 @@ A path that is given to HDF5 as a whole may lead through an external link anywhe
 file that it names. So each link is looked at before it is followed.
 """
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import TypeAlias
 
 import h5py
@@ -17,6 +17,7 @@ LINKS_MAX = 1 << 20
 """Of one group."""
 
 _STEPS_MAX = 512  # for one path: soft links may lead through others, twice as many at every level
+_SOFT_DEPTH_MAX = 40
 
 
 Object: TypeAlias = h5g.GroupID | h5d.DatasetID | h5t.TypeID
@@ -71,7 +72,8 @@ def open_path(file: h5py.File, path: str) -> Object:
 
 @dataclass(slots=True)
 class _Steps:
-    left: int = field(default=_STEPS_MAX)
+    left: int = _STEPS_MAX
+    depth: int = 0
 
     def walk(self, group: h5g.GroupID, path: bytes) -> Object:
         at = h5o.open(group, b"/") if path.startswith(b"/") else group
@@ -82,7 +84,7 @@ class _Steps:
 
     def follow(self, group: h5g.GroupID, link: Link) -> Object:
         self.left -= 1
-        if self.left < 0:
+        if self.left < 0 or self.depth > _SOFT_DEPTH_MAX:
             raise NotReadable("a soft link that leads in a circle, or through too many others")
         if link.kind == h5l.TYPE_HARD:
             try:
@@ -90,23 +92,29 @@ class _Steps:
             except (KeyError, ValueError, RuntimeError, OSError) as error:
                 raise BadContent(f"damaged: {error}") from None
         if link.kind == h5l.TYPE_SOFT:
-            target = group.links.get_val(link.name)
-            try:
-                return self.walk(group, target)
-            except DatasetUnknown:
-                raise NotReadable(f"a soft link to {_text(target)}, where nothing is") from None
+            return self._follow_soft(group, group.links.get_val(link.name))
         if link.kind == h5l.TYPE_EXTERNAL:
             file, target = group.links.get_val(link.name)
             raise NotReadable(f"an external link to {_text(target)} in {_text(file)}: not followed")
         raise NotReadable(f"a link of the user-defined class {link.kind}: not followed")
 
-    def _child(self, at: Object, name: bytes, path: bytes) -> Object:
+    def _follow_soft(self, group: h5g.GroupID, target: bytes) -> Object:
+        self.depth += 1
         try:
-            if isinstance(at, h5g.GroupID):
-                return self.follow(at, Link(name, at.links.get_info(name).type))
+            return self.walk(group, target)
+        except DatasetUnknown:
+            raise NotReadable(f"a soft link to {_text(target)}, where nothing is") from None
+        finally:
+            self.depth -= 1
+
+    def _child(self, at: Object, name: bytes, path: bytes) -> Object:
+        if not isinstance(at, h5g.GroupID):
+            raise DatasetUnknown(f"nothing at {_text(path)}")
+        try:
+            kind = at.links.get_info(name).type
         except (KeyError, RuntimeError):  # how HDF5 says that a group has no such link
-            pass
-        raise DatasetUnknown(f"nothing at {_text(path)}")
+            raise DatasetUnknown(f"nothing at {_text(path)}") from None
+        return self.follow(at, Link(name, kind))
 
 
 def _text(raw: bytes) -> str:

@@ -56,7 +56,7 @@ class OpenFiles:
     def _make_room(self, stamp: Stamp) -> None:
         # HDF5 knows a file by its inode: what it remembers of the old content must be gone before it opens the new
         old = [s for s in self._files if (s.device, s.inode) == (stamp.device, stamp.inode)]
-        oldest = list(self._files)[: len(self._files) - OPEN_FILES_MAX + 1]
+        oldest = list(self._files)[: max(0, len(self._files) - OPEN_FILES_MAX + 1)]
         for one in {*old, *oldest}:
             self._files.pop(one).close()
 

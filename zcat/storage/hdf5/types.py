@@ -71,7 +71,7 @@ def offer_of(dataset: h5py.h5d.DatasetID, stored: h5t.TypeID) -> Offer:
         dtype = _bounded(base, iter(widths))
         note = "text of variable length, as bytes of fixed width"
     else:
-        digest, note, dtype = b"", _note(stored, base), _plain(base)
+        digest, note, dtype = b"", _note(stored, base), plain_dtype(base)
     dtype = parse_dtype(dtype_text(dtype))
     if dtype.itemsize * math.prod(inner) > CHUNK_BYTES_MAX:
         raise NotReadable(f"items of {dtype.itemsize * math.prod(inner)} bytes, the limit is {CHUNK_BYTES_MAX}")
@@ -208,7 +208,7 @@ def _check_parts(dtype: np.dtype, name: str, depth: int) -> None:
         raise NotReadable(f"{where}sequences of variable length, which have no form in an array of fixed items")
 
 
-def _plain(dtype: np.dtype) -> np.dtype:
+def plain_dtype(dtype: np.dtype) -> np.dtype:
     """Drop what h5py notes in a dtype; its layout stays."""
     return _bounded(dtype, itertools.repeat(0))
 

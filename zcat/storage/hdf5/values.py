@@ -22,7 +22,7 @@ from zcat.limits import ATTRIBUTE_BYTES_MAX, ATTRIBUTES_BYTES_MAX
 from zcat.model.dtypes import dtype_text
 from zcat.names import shown
 from zcat.storage.hdf5.links import Object
-from zcat.storage.hdf5.types import class_name, memory_dtype, split
+from zcat.storage.hdf5.types import class_name, memory_dtype, plain_dtype, split
 
 ATTRIBUTES_MAX = 1024
 """Of one object; further ones are not told."""
@@ -229,7 +229,7 @@ def _dtype_text(dtype: np.dtype) -> str:
     inner = h5t.check_vlen_dtype(dtype)
     if inner is not None:
         return f"vlen {_dtype_text(inner)}"
-    return str(dtype) if dtype.hasobject else dtype_text(dtype)
+    return str(dtype) if dtype.hasobject else dtype_text(plain_dtype(dtype))
 
 
 def _members(found: Object) -> dict[str, int] | None:
