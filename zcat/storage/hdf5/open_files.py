@@ -5,10 +5,11 @@ request. HDF5 opens it by that descriptor too, so there is no name that could le
 """
 
 import fcntl
+import os
 
 import h5py
 
-from zcat.errors import BadContent, Busy
+from zcat.errors import BadContent, Busy, Stale
 from zcat.names import shown
 from zcat.storage.beneath import Stamp, stamp_of
 
@@ -42,6 +43,7 @@ class OpenFiles:
 
         Raises:
             Busy: another program has it open for writing.
+            Stale: it was deleted, or another one was put in its place.
             BadContent: it is no HDF5 file, or a damaged one.
         """
         _check_no_writer(fd)
@@ -76,6 +78,8 @@ def _check_no_writer(fd: int) -> None:
 
 
 def _open(fd: int) -> h5py.File:
+    if not os.fstat(fd).st_nlink:
+        raise Stale("the file was replaced or deleted meanwhile")  # and HDF5 wants it to have a name
     name = f"/proc/self/fd/{fd}"
     try:
         return h5py.File(name, "r", driver="sec2", locking=False)

@@ -38,7 +38,16 @@ _ATTEMPTS = 2  # a worker may have ended, being idle, just when it was asked
 _FILES_REMEMBERED = 8
 _MESSAGE_MAX = 1000
 _CODES = frozenset(
-    ["bad-content", "bad-request", "bad-selection", "busy", "dataset-unknown", "not-readable", "too-large"]
+    [
+        "bad-content",
+        "bad-request",
+        "bad-selection",
+        "busy",
+        "dataset-unknown",
+        "not-readable",
+        "stale",
+        "too-large",
+    ]
 )
 _KEPT = ("PATH", "HOME", "LANG", "LC_ALL", "TMPDIR", "LD_LIBRARY_PATH", "PYTHONPATH", "PYTHONHOME", "TZ")
 """What workers see of our environment."""
@@ -284,6 +293,8 @@ class _Worker:
             theirs.close()
             header, _, _ = receive(ours, 0, time.monotonic() + START_S)
         except (OSError, EOFError, BadMessage) as error:
+            if self._is_killed:
+                raise Closed("the sandbox for HDF5 files is closed") from None
             why = f"{type(error).__name__} {error}".strip()
             raise StorageFailed(f"a worker process for HDF5 did not start: {shown(why, 200)}") from None
         finally:
