@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from zcat.errors import BadName, BadRequest, BadSelection, TooLarge
-from zcat.model.selection import Key, parse_slice_text
+from zcat.model.selection import Key, key_of_text, parse_slice_text
 from zcat.names import parse_root, shown, split_address
 
 FORMATS = ("cframe", "raw", "npy", "chunks")
@@ -37,7 +37,7 @@ class Query:
         Raises:
             BadSelection: it is malformed, or does not fit the shape.
         """
-        return _indices_key(self.indices, shape) if self.indices else parse_slice_text(self.slice_text, shape)
+        return _indices_key(self.indices, shape) if self.indices else key_of_text(self.slice_text)
 
 
 def address_of(req: Any, text: str) -> tuple[str, str]:

@@ -256,7 +256,7 @@ def whole_chunks(geometry: Geometry, read: Read) -> WholeChunks | None:
             whose chunks have one item.
     """
     array, what = geometry.array, read.what
-    if array is None or not isinstance(what, Selection) or what.is_empty:
+    if array is None or not isinstance(what, Selection) or not what.size >= math.prod(array.chunks) > 0:
         return None
     is_kept = _kept_axes(read, len(array.shape))
     if is_kept is None or not any(is_kept):

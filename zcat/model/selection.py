@@ -163,6 +163,17 @@ def parse_slice_text(text: str, shape: tuple[int, ...]) -> Key:
     Raises:
         BadSelection: the text is malformed or too long, or the key does not fit the dataset.
     """
+    key = key_of_text(text)
+    _parse_basic(key, shape)
+    return key
+
+
+def key_of_text(text: str) -> Key:
+    """Read a key from its text form; whether it fits a dataset, `parse_key` says.
+
+    Raises:
+        BadSelection: the text is malformed or too long.
+    """
     if len(text) > SLICE_TEXT_LENGTH_MAX:
         raise BadSelection(f"a slice of {len(text)} characters, the limit is {SLICE_TEXT_LENGTH_MAX}")
     if not text.strip(" "):
@@ -170,9 +181,7 @@ def parse_slice_text(text: str, shape: tuple[int, ...]) -> Key:
     texts = text.split(",")
     if len(texts) > SLICE_TEXT_PARTS_MAX:
         raise BadSelection(f"a slice of {len(texts)} parts, the limit is {SLICE_TEXT_PARTS_MAX}")
-    key = tuple([_parse_part(part.strip(" ")) for part in texts])
-    _parse_basic(key, shape)
-    return key
+    return tuple([_parse_part(part.strip(" ")) for part in texts])
 
 
 def slice_text(key: Any) -> str | None:
