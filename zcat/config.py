@@ -67,7 +67,7 @@ class PublisherConfig:
     root: str
     """Name of the root."""
     path: str
-    """The folder that is offered."""
+    """The folder, or the HDF5 file, that is offered."""
     state: str
     """Folder for the owner key, the count of lives and what was converted. Local; one process may use it."""
     brokers: tuple[str, ...] = (DEFAULT_BROKER,)
@@ -89,12 +89,14 @@ class PublisherConfig:
     """Between two looks at all of it where it does."""
     io_threads: int = 2
     """Threads that read and compress chunks."""
+    hdf5_workers: int = 2
+    """Processes that read HDF5 files, at most; they run while they are asked."""
     peer_bytes: int = 32 * MIB
     """Read for one peer and not yet taken by it."""
     total_bytes: int = 256 * MIB
     """The same for all peers."""
     quota_bytes: int = 10 * GIB
-    """What compressed copies of plain files may take on disk."""
+    """What compressed copies of plain files and of HDF5 datasets may take on disk."""
     reserve_bytes: int = GIB
     """What is left free on that disk in any case."""
 

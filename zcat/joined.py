@@ -10,7 +10,7 @@ import numpy.typing as npt
 from zcat.client.backend import Address, Asked, Body, Listed, RootInfo
 from zcat.client.client import Client
 from zcat.config import DEFAULT_BROKER, SubscriberConfig
-from zcat.errors import Stale
+from zcat.errors import DatasetUnknown, Stale
 from zcat.limits import MIB
 from zcat.model.dataset import DatasetInfo, Entry, Kind
 from zcat.model.selection import Points, Selection
@@ -105,11 +105,26 @@ class JoinedBackend:
 
     def listing(self, root: str, under: str) -> list[Listed]:
         """Return the datasets of a root, or those under a folder, or one dataset."""
-        return [_listed(entry) for entry in self._subscriber.entries(root, under)]
+        entries = [entry for entry in self._subscriber.entries(root, under) if entry.kind is not Kind.GROUP]
+        if len(entries) > 1:  # an HDF5 file is a dataset, and a folder that does not list itself
+            entries = [entry for entry in entries if entry.path != under]
+        return [_listed(entry) for entry in entries]
 
     def info(self, address: Address) -> DatasetInfo:
         """Return what is known of the newest version."""
-        return self._subscriber.on_version(*address, lambda dataset: dataset.info)
+        info = self._subscriber.on_version(*address, lambda dataset: dataset.info)
+        if info.entry.kind is Kind.GROUP:
+            raise DatasetUnknown(f"{address} is a group; wanted a dataset, the group's are in client.list()")
+        return info
+
+    def attributes(self, address: Address) -> dict[str, Any]:
+        """Return the attributes of a dataset or group; none of a folder."""
+        try:
+            return self._subscriber.on_version(*address, lambda dataset: dataset.info.attributes)
+        except DatasetUnknown:
+            if not self._subscriber.entries(*address):
+                raise
+            return {}
 
     def read(self, asked: Asked, what: Selection | Points, field: str | None) -> npt.NDArray[Any]:
         """Read items of an array, all of one version."""

@@ -7,8 +7,8 @@ import h5py
 import hdf5plugin
 import numpy as np
 import pytest
+from hdf5_files import described, wave, write
 
-from tests.unit.hdf5_files import described, wave, write
 from zcat.errors import BadContent
 from zcat.storage.frame_template import assemble_cframe, frame_template
 from zcat.storage.hdf5.convert import as_items, convert_box

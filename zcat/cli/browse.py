@@ -242,14 +242,15 @@ def _told_of_folder(client: "Client", address: str) -> dict[str, Any]:
     name, under = split_address(address)
     listed = _listed(client, address)
     told: dict[str, Any] = {"address": address, "kind": "folder" if under else "root"}
+    root = client.root(name)
     if not under:
-        root = client.root(name)
         told |= {"owner": root.owner, "state": root.state, "current": root.synced}
     return told | {
         "datasets": len(listed),
         "size": sum(entry.nbytes for entry in listed),
         "stored": sum(entry.cbytes for entry in listed),
         "modified": max((_time(entry.mtime_ns) for entry in listed), default=None),
+        **({"attributes": attributes} if under and (attributes := root.attributes(under)) else {}),
     }
 
 

@@ -27,12 +27,14 @@ def add(commands: Any) -> None:
 
     publish = commands.add_parser(
         "publish",
-        help="share a folder",
-        description="Run a publisher for a folder; without NAME and PATH, one for each [publisher] of the "
-        "configuration.",
+        help="share a folder or an HDF5 file",
+        description="Run a publisher for a folder or an HDF5 file; without NAME and PATH, one for each [publisher] of "
+        "the configuration.",
     )
     publish.add_argument("root", nargs="?", metavar="NAME", help="of the root")
-    path = publish.add_argument("path", nargs="?", metavar="PATH", help="folder with Blosc2 files, and others")
+    path = publish.add_argument(
+        "path", nargs="?", metavar="PATH", help="folder with Blosc2 and other files, or an HDF5 file"
+    )
     _add_brokers(publish)
     publish.add_argument("--listen", metavar="ENDPOINT", help="where requests are answered")
     publish.add_argument("--advertise", metavar="HOST", help="name or address that others are told")
@@ -51,7 +53,8 @@ def add(commands: Any) -> None:
     subscribe.add_argument("--http", metavar="HOST:PORT", help="where HTTP is answered; port 0 takes a free one")
     _add_common(subscribe, ["subscriber", "http"])
     subscribe.set_defaults(run=run_subscribe)
-    for folder in (path, state, cache):
+    flags.completes(path, flags.FILE)
+    for folder in (state, cache):
         flags.completes(folder, flags.FOLDER)
 
 

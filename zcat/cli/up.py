@@ -31,19 +31,22 @@ def add(commands: Any) -> None:
     """Add the command to the parser."""
     parser = commands.add_parser(
         "up",
-        help="share folders and read them, all in one process",
+        help="share folders and HDF5 files, and read them, all in one process",
         description="Run a broker, a publisher for each PATH, and a subscriber with its HTTP side, in one "
         "process. Without a PATH it makes and shares a small example.",
     )
     paths = parser.add_argument(
-        "paths", nargs="*", metavar="[NAME=]PATH", help="folder to share; without NAME= its own name is the root's"
+        "paths",
+        nargs="*",
+        metavar="[NAME=]PATH",
+        help="folder or HDF5 file to share; without NAME= its own name is the root's",
     )
     parser.add_argument(
         "--http", metavar="HOST:PORT", help="where HTTP is answered; port 0 takes a free one [127.0.0.1:8000]"
     )
     state = parser.add_argument("--state", metavar="DIR", help="folder of owner keys, cache and example")
-    for folder in (paths, state):
-        flags.completes(folder, flags.FOLDER)
+    flags.completes(paths, flags.FILE)
+    flags.completes(state, flags.FOLDER)
     flags.add_config(parser)
     settings.add_set(parser, ["subscriber", "http", "publisher", "broker"])
     flags.add_log_level(parser)
@@ -99,24 +102,24 @@ def _follow(subscriber: "Subscriber", root: str) -> None:
 
 
 def roots_of(arguments: list[str]) -> dict[str, Path]:
-    """Return the folder of each root, by its name.
+    """Return the folder or HDF5 file of each root, by its name.
 
     Args:
         arguments: each ``PATH`` or ``NAME=PATH``; a path with an equals sign needs its name written.
 
     Raises:
-        NotFound: there is no such folder.
+        NotFound: there is no such folder or file.
         BadName: a name is not legal.
         BadRequest: two roots would have one name.
     """
     roots: dict[str, Path] = {}
     for argument in arguments:
         name, equals, text = argument.partition("=")
-        if not equals or os.path.isdir(argument):
+        if not equals or os.path.exists(argument):
             name, text = "", argument
         path = Path(os.path.abspath(os.path.expanduser(text)))  # not resolved: a symbolic link's name is meant
-        if not path.is_dir():
-            raise NotFound(f"{shown(text)}: no such folder")
+        if not path.exists():
+            raise NotFound(f"{shown(text)}: no such folder or file")
         root = check_root(name) if name else root_name(path)
         if root in roots:
             raise BadRequest(
@@ -127,14 +130,14 @@ def roots_of(arguments: list[str]) -> dict[str, Path]:
 
 
 def root_name(path: Path) -> str:
-    """Make a legal root name of a folder's own.
+    """Make a legal root name of the own name of a folder, or of a file without its suffix.
 
     Raises:
         BadName: nothing of it is legal.
     """
-    name = _ILLEGAL.sub("-", path.name).strip("-._+")
+    name = _ILLEGAL.sub("-", path.stem if path.is_file() else path.name).strip("-._+")
     if not name:
-        raise BadName(f"the folder {path} gives no name for a root: write NAME={path}")
+        raise BadName(f"{path} gives no name for a root: write NAME={path}")
     return check_root(name)
 
 

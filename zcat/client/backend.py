@@ -114,6 +114,13 @@ class Backend(Protocol):
             DatasetUnknown: there is no such dataset; it may be a folder.
         """
 
+    def attributes(self, address: Address) -> dict[str, Any]:
+        """Return the attributes of a dataset or group; none of a folder.
+
+        Raises:
+            DatasetUnknown: there is no such thing.
+        """
+
     def read(self, asked: Asked, what: Selection | Points, field: str | None) -> npt.NDArray[Any]:
         """Read items of an array, all of one version.
 

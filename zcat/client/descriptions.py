@@ -124,8 +124,18 @@ def parse_info(value: Any, path: str) -> DatasetInfo | None:
         filters_meta=_integers(parameters["filters_meta"]),
         splitmode=int(parameters["splitmode"]),
     )
-    attributes = {str(name): _with_bytes(item) for name, item in value["attributes"].items()}
-    return DatasetInfo(entry, check_geometry(geometry, CHUNK_BYTES_MAX, NCHUNKS_MAX), compression, attributes)
+    checked = check_geometry(geometry, CHUNK_BYTES_MAX, NCHUNKS_MAX)
+    return DatasetInfo(entry, checked, compression, parse_attributes(value))
+
+
+@_checked
+def parse_attributes(value: Any) -> dict[str, Any]:
+    """Read the attributes in the answer of ``/api/info/{path}``; a folder has none.
+
+    Raises:
+        BadMessage: it is no description.
+    """
+    return {str(name): _with_bytes(item) for name, item in value.get("attributes", {}).items()}
 
 
 def _array(value: Any) -> ArrayGeometry:

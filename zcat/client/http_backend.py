@@ -16,7 +16,7 @@ from zcat.client import chunk_stream
 from zcat.client.backend import Address, Asked, Body, BodyCut, Listed, RootInfo
 from zcat.client.connection import Connection
 from zcat.client.cutting import COORDINATES_MAX, PART_BYTES, cut, cut_points
-from zcat.client.descriptions import parse_info, parse_listing, parse_roots
+from zcat.client.descriptions import parse_attributes, parse_info, parse_listing, parse_roots
 from zcat.errors import BadMessage, DatasetUnknown, Stale
 from zcat.limits import MIB
 from zcat.model.dataset import ArrayGeometry, DatasetInfo, Kind
@@ -96,6 +96,10 @@ class HttpBackend:
         if info is None:
             raise DatasetUnknown(f"{address} is a folder; wanted a dataset, the folder's are in client.list()")
         return info
+
+    def attributes(self, address: Address) -> dict[str, Any]:
+        """Return the attributes of a dataset or group; none of a folder."""
+        return parse_attributes(self._connection.json("GET", _route("info", str(address))))
 
     def read(self, asked: Asked, what: Selection | Points, field: str | None) -> npt.NDArray[Any]:
         """Read items of an array, all of one version."""

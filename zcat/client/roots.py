@@ -1,6 +1,7 @@
 """Roots: what there is in one, by name."""
 
 from collections.abc import Iterable, Iterator
+from typing import Any
 
 from zcat.client.array import Array
 from zcat.client.backend import Address, Backend, Listed, RootInfo
@@ -95,6 +96,14 @@ class Root:
             RootNotFollowed: follow it first.
         """
         return self._backend.listing(self._name, check_path(under) if under else "")
+
+    def attributes(self, path: str) -> dict[str, Any]:
+        """Return the attributes of a dataset, or of a group of an HDF5 file; a folder has none.
+
+        Raises:
+            DatasetUnknown: there is no such thing.
+        """
+        return self._backend.attributes(Address(self._name, check_path(path)))
 
     def tree(self, under: str = "") -> str:
         """Draw the folders and datasets, one line each."""

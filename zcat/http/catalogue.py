@@ -7,10 +7,17 @@ import falcon
 from zcat.errors import DatasetUnknown
 from zcat.http import ranges
 from zcat.http.bodies import Answer, not_modified
-from zcat.http.describe import describe_dataset, describe_entry, describe_folder, describe_root
+from zcat.http.describe import (
+    describe_dataset,
+    describe_entry,
+    describe_folder,
+    describe_group,
+    describe_root,
+)
 from zcat.http.query import address_of, root_of
 from zcat.http.reads import Dataset, Reads
 from zcat.http.strict_json import dumps
+from zcat.model.dataset import Entry, Kind
 
 
 class Roots:
@@ -64,7 +71,9 @@ class Listing:
     def on_get(self, req: Any, resp: Any, path: str) -> None:
         """Answer their paths relative to it, or an object for each with ``details=1``."""
         root, under = address_of(req, path)
-        entries = self._reads.entries(root, under)
+        entries = _datasets(self._reads.entries(root, under))
+        if len(entries) > 1:  # an HDF5 file is a dataset, and a folder that does not list itself
+            entries = [entry for entry in entries if entry.path != under]
         if len(entries) == 1 and entries[0].path == under:
             named = [(under.rpartition("/")[2], entries[0])]
         else:
@@ -79,7 +88,7 @@ class Listing:
 
 
 class Info:
-    """``/api/info/{path}``: what a dataset is; of a folder, how much lies in it."""
+    """``/api/info/{path}``: what a dataset is; of a folder or group, how much lies in it."""
 
     def __init__(self, reads: Reads) -> None:
         self._reads = reads
@@ -89,7 +98,7 @@ class Info:
         root, inner = address_of(req, path)
         if inner:
             try:
-                self._reads.on_version(root, inner, lambda dataset: _dataset_info(req, dataset)).put(resp)
+                self._reads.on_version(root, inner, lambda dataset: self._info(req, root, dataset)).put(resp)
                 return
             except DatasetUnknown:
                 entries = self._reads.entries(root, inner)
@@ -97,7 +106,13 @@ class Info:
                     raise
         else:
             entries = self._reads.entries(root)
-        _tagged_json(req, describe_folder(entries)).put(resp)
+        _tagged_json(req, describe_folder(_datasets(entries))).put(resp)
+
+    def _info(self, req: Any, root: str, dataset: Dataset) -> Answer:
+        if dataset.info.entry.kind is not Kind.GROUP:
+            return _dataset_info(req, dataset)
+        entries = _datasets(self._reads.entries(root, dataset.info.entry.path))
+        return _tagged_json(req, describe_group(dataset.info, entries))
 
     on_head = on_get
 
@@ -110,6 +125,11 @@ def refuse_foreign_pages(req: Any, origins: tuple[str, ...]) -> None:
     is_foreign = req.get_header("Sec-Fetch-Site", default="none") in ("cross-site", "same-site")
     if is_foreign and req.get_header("Origin") not in origins:
         raise falcon.HTTPForbidden(description="a page of another origin may not change what this subscriber does")
+
+
+def _datasets(entries: list[Entry]) -> list[Entry]:
+    """Leave groups out, which have no content: they are seen in the paths of what is in them."""
+    return [entry for entry in entries if entry.kind is not Kind.GROUP]
 
 
 def _dataset_info(req: Any, dataset: Dataset) -> Answer:

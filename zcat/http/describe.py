@@ -53,6 +53,11 @@ def describe_folder(entries: list[Entry]) -> dict[str, Any]:
     }
 
 
+def describe_group(info: DatasetInfo, entries: list[Entry]) -> dict[str, Any]:
+    """Describe a group of an HDF5 file: as a folder, and its attributes besides."""
+    return {**describe_folder(entries), "mtime": _time(info.entry.mtime_ns), "attributes": info.attributes}
+
+
 def describe_dataset(dataset: Dataset) -> dict[str, Any]:
     """Describe one version of a dataset."""
     info = dataset.info

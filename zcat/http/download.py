@@ -7,6 +7,7 @@ from typing import Any
 
 from zcat.http import ranges
 from zcat.http.bodies import BINARY, Answer, not_modified
+from zcat.http.parts import check_content
 from zcat.http.query import address_of
 from zcat.http.reads import Buffer, Dataset, FrameOf, Reads
 from zcat.http.whole import Conditions, frame_answer
@@ -30,6 +31,7 @@ class Download:
         root, inner = address_of(req, path)
 
         def work(dataset: Dataset) -> Answer:
+            check_content(dataset.info)
             is_file = dataset.info.entry.kind is Kind.FILE
             as_frame = wants_frame or not is_file
             tag = ranges.make_tag(dataset.info.version.etag, "download", str(as_frame))

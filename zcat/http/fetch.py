@@ -8,7 +8,7 @@ import numpy as np
 from zcat.errors import BadRequest, BadSelection
 from zcat.http import ranges
 from zcat.http.bodies import Answer, Phases, not_modified
-from zcat.http.parts import check_size, encode, part_of, shape_headers, stored_body
+from zcat.http.parts import check_content, check_size, encode, part_of, shape_headers, stored_body
 from zcat.http.query import Query, address_of, query_of_body, query_of_params, whole_number
 from zcat.http.reads import Dataset, FrameOf, Reads
 from zcat.http.whole import Conditions, frame_answer
@@ -54,6 +54,7 @@ class Fetch:
 
     def _answer(self, dataset: Dataset, query: Query, conditions: Conditions, phases: Phases) -> Answer:
         info = dataset.info
+        check_content(info)
         tag = ranges.make_tag(info.version.etag, query.fmt, query.field, query.slice_text, query.indices)
         if ranges.is_known(conditions.if_none_match, tag):
             return not_modified(tag)

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from zcat.errors import BadSelection, TooLarge
+from zcat.errors import BadSelection, NotReadable, TooLarge
 from zcat.http.query import Query
 from zcat.http.reads import Buffer, Dataset
 from zcat.limits import MIB
@@ -55,6 +55,16 @@ class Part:
         if fmt == "raw":
             return self.nbytes
         return len(_npy_head(self.shape, self.dtype)) + self.nbytes if fmt == "npy" else None
+
+
+def check_content(info: DatasetInfo) -> None:
+    """Refuse to read what has no content.
+
+    Raises:
+        NotReadable: it is a group.
+    """
+    if info.entry.kind is Kind.GROUP:
+        raise NotReadable(f"{shown(info.entry.path)} is a group: it has attributes and members, but no content")
 
 
 def part_of(dataset: Dataset, query: Query) -> Part:

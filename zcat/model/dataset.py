@@ -21,6 +21,8 @@ class Kind(enum.Enum):
     ARRAY = "array"
     FRAME = "frame"
     FILE = "file"
+    GROUP = "group"
+    """Of an HDF5 file: it has attributes, and no content."""
 
 
 @dataclass(frozen=True, slots=True)

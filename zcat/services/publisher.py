@@ -1,4 +1,4 @@
-"""A publisher: a folder as a root, answered for on a ROUTER, told of on PUB, and listed at brokers.
+"""A publisher: a folder or HDF5 file as a root, answered for on a ROUTER, told of on PUB, listed at brokers.
 
 One loop thread owns the sockets and the catalogue; a few threads read chunks, one looks for changes, and the
 folder's watcher says when. Several publishers may live in one process.
@@ -38,9 +38,15 @@ from zcat.services.request_server import RequestServer
 from zcat.services.root_origin import RootOrigin
 from zcat.services.workers import Workers, hand_over
 from zcat.storage.byte_frames import ByteFrames
+from zcat.storage.digests import Digests
 from zcat.storage.directory_root import DirectoryRoot, DirectoryTimes
 from zcat.storage.disk_budget import DiskLimits
+from zcat.storage.hdf5.hdf5_file import Tools
+from zcat.storage.hdf5.hdf5_files import Hdf5Files
+from zcat.storage.hdf5.hdf5_root import Hdf5Root
+from zcat.storage.hdf5.sandbox import Sandbox
 from zcat.storage.identity import Identity
+from zcat.storage.root import Root
 from zcat.storage.watch import WatchTimes
 
 FAREWELL_S = 1.0
@@ -64,7 +70,7 @@ class Ready:
 
 
 class Publisher:
-    """Offers one folder. `start`, then `close`; or a ``with`` statement."""
+    """Offers one folder or HDF5 file. `start`, then `close`; or a ``with`` statement."""
 
     def __init__(self, config: PublisherConfig, context: Context | None = None) -> None:
         """Prepare; nothing is opened before `start`.
@@ -162,16 +168,19 @@ class Publisher:
 
     # -- private -------------------------------------------------------------------------------------
 
-    def _open_root(self) -> DirectoryRoot:
+    def _open_root(self) -> Root:
+        """Open the folder, or the HDF5 file, that the configuration names."""
         config = self._config
         limits = DiskLimits(config.quota_bytes, reserve_bytes=config.reserve_bytes)
         owner = self._identity.owner
         self._byte_frames = ByteFrames(Path(config.state) / "converted", limits, config.root, owner)
         watch = WatchTimes(poll_s=config.poll_s, rescan_s=config.rescan_s)
+        tools = Tools(owner, Sandbox(config.hdf5_workers), self._byte_frames, Digests())
+        hdf5 = Hdf5Files(tools, Path(config.state) / "hdf5")
+        path = Path(config.path)
+        kind = Hdf5Root if path.is_file() else DirectoryRoot
         try:
-            return DirectoryRoot(
-                Path(config.path), owner, self._byte_frames, DirectoryTimes(config.settle_s, watch)
-            )
+            return kind(path, owner, self._byte_frames, DirectoryTimes(config.settle_s, watch), hdf5)
         except ZcatError:
             self._byte_frames.close()
             raise

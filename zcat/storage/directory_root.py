@@ -1,17 +1,18 @@
 """A root that is a folder: each file in it is a dataset, read by ``pread`` and never changed.
 
 ``.b2nd`` and ``.b2frame`` files (or folders, if sparse) are offered as they are stored; any other file as a
-byte frame that is compressed on demand. What a read sees is one version: the stamp of the file is looked at
-before and after. What is damaged, hostile or not offered is listed with the reason, and never stops the rest.
+byte frame that is compressed on demand. HDF5 files are folders besides: what is in them is offered below their
+name. What a read sees is one version: the stamp of the file is looked at before and after. What is damaged,
+hostile or not offered is listed with the reason, and never stops the rest.
 """
 
 import os
 import stat
-import threading
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 
 from zcat.errors import (
@@ -31,16 +32,16 @@ from zcat.names import shown
 from zcat.protocol.messages import Change
 from zcat.storage.beneath import SPARSE_INDEX, RootFolder, Stamp, lineage_of, stamp_of
 from zcat.storage.byte_frames import ByteFrame, ByteFrames
-from zcat.storage.chunk_gate import digest
+from zcat.storage.digests import Digests
 from zcat.storage.disk import storage_failed
 from zcat.storage.frame_source import ContiguousFrame, FrameSource, SparseFrame
+from zcat.storage.hdf5.hdf5_files import Found, Hdf5Files, is_candidate
 from zcat.storage.open_sources import OpenSources
 from zcat.storage.root import Chunk, Looked, OnChange
 from zcat.storage.scan import scan
 from zcat.storage.watch import Watcher, WatchTimes
 
 SOURCES_MAX = 256
-DIGESTS_MAX = 1 << 16
 DTYPE_BYTES_MAX = 16 * KIB
 """An entry, and an info, must fit a control frame with it."""
 
@@ -72,7 +73,12 @@ class DirectoryRoot:
     """A ``Root`` over a folder."""
 
     def __init__(
-        self, folder: Path, owner: str, byte_frames: ByteFrames, times: DirectoryTimes | None = None
+        self,
+        folder: Path,
+        owner: str,
+        byte_frames: ByteFrames,
+        times: DirectoryTimes | None = None,
+        hdf5: Hdf5Files | None = None,
     ) -> None:
         """Open the folder.
 
@@ -81,6 +87,7 @@ class DirectoryRoot:
             owner: key of the publisher, a part of each lineage.
             byte_frames: where files that are no frames are kept compressed. Closed by `close`.
             times: the defaults if None.
+            hdf5: looks into HDF5 files; None to offer them as files only. Closed by `close`.
 
         Raises:
             BadConfig: there is no such folder.
@@ -91,7 +98,8 @@ class DirectoryRoot:
         self._folder = RootFolder(folder)
         self._byte_frames = byte_frames
         self._sources: OpenSources[_Source] = OpenSources(SOURCES_MAX)
-        self._digests = _Digests()
+        self._digests = Digests()
+        self._hdf5 = hdf5
         self._names: dict[str, tuple[Stamps, float]] = {}
         self._watcher: Watcher | None = None
 
@@ -107,19 +115,25 @@ class DirectoryRoot:
                 self._look_at(path, known, looked)
         for change in looked.changes:
             if change.entry is None:
-                self._sources.forget(change.path)
+                self._forget(change.path)
         return looked
 
     def info(self, path: str) -> DatasetInfo:
         """Describe a dataset, as ``Root.info`` says."""
+        held = self._hdf5.holder(path) if self._hdf5 else None
+        if held is not None:
+            return held[0].info(held[1])
         stamps = self._stamps(path)
         if self._is_unsettled(stamps):
             raise Busy(f"{shown(path)} is being written; ask again in a moment")
         with self._use(path, stamps) as source:
-            return source.info
+            info = source.info
+        return replace(info, attributes=self._hdf5.attributes(path)) if self._hdf5 and is_candidate(path) else info
 
     def sizes(self, path: str, lineage: str) -> bytes:
         """Give the room that each chunk takes, as ``Root.sizes`` says."""
+        if self._hdf5 and self._hdf5.holder(path):
+            raise NotReadable(f"{shown(path)}: the sizes of its chunks are not known before they are made")
         with self._use_lineage(path, lineage) as source:
             sizes = source.frame.stored_sizes()
         if sizes is None:
@@ -128,6 +142,9 @@ class DirectoryRoot:
 
     def chunk(self, path: str, lineage: str, nchunk: int) -> Chunk:
         """Read one chunk, as ``Root.chunk`` says."""
+        held = self._hdf5.holder(path) if self._hdf5 else None
+        if held is not None:
+            return held[0].chunk(held[1], lineage, nchunk)
         with self._use_lineage(path, lineage) as source:
             nchunks = source.info.geometry.nchunks
             if not 0 <= nchunk < nchunks:
@@ -146,6 +163,8 @@ class DirectoryRoot:
         if self._watcher is not None:
             self._watcher.stop()
         self._sources.close()
+        if self._hdf5 is not None:
+            self._hdf5.close()
         self._byte_frames.close()
         self._folder.close()
 
@@ -157,6 +176,8 @@ class DirectoryRoot:
         seen = set()
         for found in scan(self._folder):
             seen.add(found.path)
+            if self._hdf5 is not None:
+                seen.update(self._hdf5.paths(found.path))
             self._look_at(found.path, known, looked, None if found.sparse else (found.stamp,))
         looked.changes.extend(Change(path) for path in known if path not in seen)
 
@@ -174,20 +195,30 @@ class DirectoryRoot:
         except ZcatError:  # of the moment: too many open files, a server that does not answer
             looked.unsettled.add(path)
             return
-        if held is not None and held.lineage == self._lineage(stamps):
-            return
-        if self._is_unsettled(stamps):
+        is_same = held is not None and held.lineage == self._lineage(stamps)
+        if not is_same and not self._look_at_file(path, stamps, looked):
             looked.unsettled.add(path)
-            return
+        elif self._hdf5 and is_candidate(path) and not self._hdf5.is_current(path, stamps[0]):
+            self._hdf5.look(path, Found(stamps[0], partial(self._folder.open_file, path)), known, looked)
+
+    def _look_at_file(self, path: str, stamps: Stamps, looked: Looked) -> bool:
+        """Describe a dataset that is new or changed; say whether it is not being written."""
+        if self._is_unsettled(stamps):
+            return False
         try:
             with self._use(path, stamps) as source:
                 entry = source.info.entry
         except (Busy, DatasetUnknown, Stale, StorageFailed):
-            looked.unsettled.add(path)
-            return
+            return False
         except ZcatError as error:
             entry = self._problem_entry(path, stamps, error.message)
         looked.changes.append(Change(path, entry))
+        return True
+
+    def _forget(self, path: str) -> None:
+        self._sources.forget(path)
+        if self._hdf5 is not None:
+            self._hdf5.forget(path)
 
     def _is_folder(self, path: str) -> bool:
         """Say whether ``path`` is a folder that is no dataset, so that anything may be below it."""
@@ -200,7 +231,9 @@ class DirectoryRoot:
         return not is_frame and self._dataset_at(path) == path
 
     def _dataset_at(self, path: str) -> str:
-        """Give the sparse frame that ``path`` lies in, or ``path`` itself."""
+        """Give the sparse frame or HDF5 file that ``path`` lies in, or ``path`` itself."""
+        if self._hdf5 is not None and (file := self._hdf5.file_path(path)) != path:
+            return file
         parts = path.split("/")
         for depth in range(1, len(parts)):
             above = "/".join(parts[:depth])
@@ -351,26 +384,6 @@ class _Source:
                 return sum(entry.stat(follow_symlinks=False).st_size for entry in entries)
         except OSError as error:
             raise storage_failed("listing the chunks of a sparse frame", error) from None
-
-
-class _Digests:
-    """Digests of the chunks that were read last. Any thread may call."""
-
-    def __init__(self) -> None:
-        self._held: dict[tuple[str, int], bytes] = {}
-        self._lock = threading.Lock()
-
-    def of(self, lineage: str, nchunk: int, data: bytes) -> bytes:
-        """Give the digest of a chunk, computed at its first read."""
-        key = (lineage, nchunk)
-        held = self._held.get(key)
-        if held is None:
-            held = digest(data)
-            with self._lock:
-                self._held[key] = held
-                if len(self._held) > DIGESTS_MAX:
-                    del self._held[next(iter(self._held))]
-        return held
 
 
 def _kind_of(path: str) -> Kind:

@@ -7,6 +7,7 @@ from typing import Any
 
 from zcat.limits import KIB
 from zcat.protocol.codec import pack, to_plain
+from zcat.storage.hdf5.answer_chunks import answer_chunks
 from zcat.storage.hdf5.checks import open_dataset
 from zcat.storage.hdf5.chunk_table import table_of
 from zcat.storage.hdf5.inventory import walk
@@ -68,5 +69,10 @@ def chunk_table(file: OpenFile, fields: dict[str, Any]) -> Answer:
     return Answer({"chunks": len(offsets)}, [offsets[part], sizes[part], masks[part]])
 
 
-OPERATIONS: dict[str, Handler] = {"inventory": inventory, "attributes": attributes, "chunk_table": chunk_table}
+OPERATIONS: dict[str, Handler] = {
+    "inventory": inventory,
+    "attributes": attributes,
+    "chunk_table": chunk_table,
+    "chunk": answer_chunks,
+}
 """By the name that a request has in ``op``."""
