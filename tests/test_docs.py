@@ -13,7 +13,19 @@ import pytest
 from zcat import config, errors, limits, names
 from zcat.model import dataset
 from zcat.model.root import Claim
-from zcat.protocol import announcer, broker_choice, codec, directory, follower, messages, serving, transfer
+from zcat.protocol import (
+    announcer,
+    broker_choice,
+    codec,
+    directory,
+    federation,
+    federation_messages,
+    follower,
+    messages,
+    reconciler,
+    serving,
+    transfer,
+)
 
 ROOT = Path(__file__).parents[1]
 PROTOCOL = (ROOT / "PROTOCOL.md").read_text()
@@ -21,6 +33,7 @@ PROTOCOL = (ROOT / "PROTOCOL.md").read_text()
 VALUES = {
     "claim": Claim,
     "listed": messages.ListedClaim,
+    "neighbour": federation_messages.Neighbour,
     "entry": dataset.Entry,
     "geometry": dataset.Geometry,
     "array": dataset.ArrayGeometry,
@@ -42,7 +55,7 @@ CONSTANTS = {name: value for name, value in vars(limits).items() if name.isupper
     "OWNER_HEX_LENGTH": names.OWNER_HEX_LENGTH,
     "LINEAGE_HEX_LENGTH": codec.LINEAGE_HEX_LENGTH,
 }
-MODULES = (announcer, broker_choice, config, directory, follower, serving, transfer)
+MODULES = (announcer, broker_choice, config, directory, federation, follower, reconciler, serving, transfer)
 
 
 def sections(text, mark):

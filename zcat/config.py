@@ -21,8 +21,13 @@ class BrokerConfig:
     """Where publishers send events. None: a free port of the same address, or a name beside that of ``listen``."""
     egress: str | None = None
     """Where subscribers hear events; None as for ``ingress``."""
+    mesh: str | None = None
+    """Where other brokers have the events that entered here; None as for ``ingress``."""
     advertise: str | None = None
-    """Host name or address that others are told for ingress and egress; None: the one they reached us by."""
+    """Host name or address that others are told; None: for ingress, egress and mesh the one by which they reached
+    us; for the directory the one that ``listen`` names, or else the one by which ``peers`` are reached."""
+    peers: tuple[str, ...] = ()
+    """Directory endpoints of other brokers, or of some; all of them are one directory and one network."""
     lease_min_s: float = 1.0
     """The lease that a publisher asks for is moved into these bounds."""
     lease_max_s: float = 300.0

@@ -34,3 +34,9 @@ ATTRIBUTE_BYTES_MAX = 64 * KIB
 
 BLOSC2_CHUNK_OVERHEAD = 32
 """C-Blosc2's BLOSC2_MAX_OVERHEAD: what a chunk that does not compress is larger than its content."""
+
+BROKERS_MAX = 64
+"""Brokers that one process knows of, and so the neighbours that one tells of."""
+
+BUCKETS = 256
+"""Parts of a directory that brokers compare one by one."""

@@ -36,8 +36,9 @@ from zcat.protocol.messages import (
     encode,
 )
 from zcat.protocol.pages import unpaged
+from zcat.services.advertised import advertised
 from zcat.services.broker import Broker
-from zcat.services.publisher import Publisher, advertised
+from zcat.services.publisher import Publisher
 from zcat.storage.chunk_gate import digest
 
 WAIT_MS = 10_000

@@ -5,8 +5,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from zcat.errors import Busy, TooLarge
+from zcat.limits import BUCKETS
 from zcat.model.root import Claim
+from zcat.protocol.digests import bucket_of, record_digest
 from zcat.protocol.directory import Directory, DirectoryLimits
+from zcat.protocol.federation_messages import Records
 from zcat.protocol.messages import Granted, ListedClaim, Renew
 
 A, B = "a" * 32, "b" * 32
@@ -128,13 +131,53 @@ def test_only_the_same_life_renews_and_anything_but_what_is_listed_is_answered_u
     assert ticked(machine, 1, 25) == ([] if renews else [("sst", "lapsed")])
 
 
-def test_gossip_brings_news_and_never_renews() -> None:
+def test_hearsay_brings_news_and_never_renews() -> None:
     machine = directory()
-    assert machine.merge(ListedClaim(claim(), 15.0, "live"), 0.0)[0].listed.age_s == 15.0
+    assert machine.merge(ListedClaim(claim(), 15.0, "live", hearsay=True), 0.0)[0].listed.age_s == 15.0
     for now_s in range(1, 5):
-        assert machine.merge(ListedClaim(claim(), 0.0, "live"), now_s) == []
+        assert machine.merge(ListedClaim(claim(), 0.0, "live", hearsay=True), now_s) == []
     assert ticked(machine, 1, 6) == [("sst", "lapsed")]
-    assert machine.merge(ListedClaim(claim(), 0.0, "live"), 7.0) == []
+    assert machine.merge(ListedClaim(claim(), 0.0, "live", hearsay=True), 7.0) == []
+
+
+def test_what_another_broker_heard_of_the_owner_itself_renews_and_is_hearsay_here() -> None:
+    machine = directory()
+    machine.merge(ListedClaim(claim(), 5.0, "live"), 0.0)
+    assert machine.running_out(0.0) == ()
+    assert machine.running_out(0.1) == (bucket_of(claim().key),)
+    assert machine.merge(ListedClaim(claim(), 2.0, "live"), 10.0) == []
+    assert machine.lookup("sst", 10.0)[0] == [ListedClaim(claim(), 2.0, "live", hearsay=True)]
+    assert machine.merge(ListedClaim(claim(), 9.0, "live"), 11.0) == []  # heard of before that
+    assert ticked(machine, 1, 29) == [("sst", "lapsed")]
+    assert [change.listed.state for change in machine.merge(ListedClaim(claim(), 1.0, "live"), 30.0)] == ["live"]
+    assert machine.records(Records((bucket_of(claim().key),), first_hand=True), 30.0, 9) == ([], None)
+    machine.renew(renewal(claim()), 31.0)
+    assert machine.running_out(50.0) == ()
+    assert len(machine.records(Records((bucket_of(claim().key),), first_hand=True), 31.0, 9)[0]) == 1
+
+
+def test_directories_that_list_the_same_have_one_digest_however_they_came_to_it() -> None:
+    one, other = directory(), directory()
+    for number in range(40):
+        one.announce(claim(f"r{number}"), 0.0)
+    gone = claim("r3", seq=5, deleted=True)
+    one.announce(gone, 0.0)
+    assert one.digest != other.digest
+    asked: Records | None = Records(tuple(range(BUCKETS)))
+    while asked is not None:
+        records, following = one.records(asked, 1.0, 7)
+        for each in records:
+            other.merge(each, 1.0)
+        asked = replace(asked, after=following) if following is not None else None
+    assert (one.digest, one.digests()) == (other.digest, other.digests())
+
+
+def test_what_lapsed_is_in_no_digest_and_what_was_withdrawn_is() -> None:
+    machine = directory()
+    machine.announce(claim("a"), 0.0)
+    machine.announce(claim("b", seq=5, deleted=True), 0.0)
+    ticked(machine, 1, 21)
+    assert machine.digest == record_digest(("b", A), (1, 5, True))
 
 
 def test_gossip_of_what_has_lapsed_over_there_is_not_taken() -> None:
@@ -234,7 +277,7 @@ def test_a_forgotten_claim_may_come_back_from_its_owner_but_not_by_gossip() -> N
     machine = directory(lapsed_kept_s=10)
     machine.announce(claim(), 0.0)
     ticked(machine, 1, 40)
-    assert machine.merge(ListedClaim(claim(), 0.0, "live"), 41.0) == []
+    assert machine.merge(ListedClaim(claim(), 0.0, "live", hearsay=True), 41.0) == []
     assert machine.announce(claim(), 42.0)[0].known
 
 

@@ -136,6 +136,25 @@ def test_in_a_full_mesh_every_event_reaches_every_subscriber_once(factory, make_
         assert not sub.poll(0)
 
 
+def test_what_a_broker_says_itself_stays_with_its_own_subscribers(factory, make_forwarder):
+    near, far = make_forwarder(), make_forwarder()
+    far.link(near.mesh)
+    own, through = publisher(factory, near.local_ingress), publisher(factory, near.ingress)
+    here, there = (subscriber(factory, broker.egress, b"") for broker in (near, far))
+    assert got(own) == [b"\x01"]
+    assert got(through) == [b"\x01"]
+    while not there.poll(20):  # until its subscription has come through
+        send(through, [b"knock"])
+    send(own, [b"own"])
+    while got(here) != [b"own"]:
+        pass
+    send(through, [b"end"])
+    heard = [got(there)]
+    while heard[-1] != [b"end"]:
+        heard.append(got(there))
+    assert [b"own"] not in heard
+
+
 def test_a_link_can_be_taken_back(factory, make_forwarder):
     near, far = make_forwarder(), make_forwarder()
     pub = publisher(factory, far.ingress)

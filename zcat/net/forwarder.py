@@ -5,9 +5,12 @@ Two hops, each libzmq's own proxy in a thread of its own::
     publishers --> ingress XSUB ==hop==> mesh XPUB --+--> other brokers' links
                                                      |  inproc
                          other brokers' mesh --> links XSUB ==hop==> egress XPUB --> subscribers
+                                                     |
+                                      the broker's own events
 
-The mesh carries only what entered at this broker's ingress, and the egress that and what the other brokers' meshes
-carry. So in a full mesh every event reaches every subscriber once, and nothing goes round. Subscriptions
+The mesh carries only what entered at this broker's ingress, and the egress that, what the other brokers' meshes
+carry, and the broker's own events. So in a full mesh every event reaches every subscriber once, what a broker
+says of itself reaches its own subscribers only, and nothing goes round. Subscriptions
 travel the other way by themselves: an XPUB passes a topic on with its first subscriber and takes it back with its
 last, and an XSUB tells all its topics to a publisher that comes later.
 
@@ -77,8 +80,8 @@ class Forwarder:
     Each subscriber that does not keep up has a queue of ``options.queue_bytes``; what is above is lost to it,
     silently: events carry sequence numbers so that it notices.
 
-    The broker's own events enter at ``local_ingress``; an XPUB connected there also hears which topics somebody
-    subscribed to. ``local_egress`` is for its own subscriptions.
+    The broker's own events, which are for its own subscribers only, enter at ``local_ingress``; an XPUB connected
+    there also hears which topics somebody subscribed to. ``local_egress`` is for its own subscriptions.
 
     Args:
         context: shared with whoever uses ``local_ingress`` and ``local_egress``.
@@ -101,7 +104,7 @@ class Forwarder:
         trunk = local_endpoint("trunk")
         made: list[Socket] = []
         try:
-            made.append(ingress := sockets.xsub(self.local_ingress, endpoints.ingress))
+            made.append(ingress := sockets.xsub(endpoints.ingress))
             self.ingress = endpoint_of(ingress)
             made.append(egress := sockets.xpub(self.local_egress, endpoints.egress))
             self.egress = endpoint_of(egress)
@@ -111,7 +114,7 @@ class Forwarder:
             for socket in made:
                 socket.close(linger=0)
             raise
-        self._links = SocketFactory(context, patient).xsub()
+        self._links = SocketFactory(context, patient).xsub(self.local_ingress)
         connect(self._links, trunk)
         self._inner = _Hop("ingress", sockets, ingress, mesh)
         self._outer = _Hop("egress", sockets, self._links, egress)

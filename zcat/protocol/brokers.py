@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from zcat.protocol.federation_messages import Digest, Records
 from zcat.protocol.messages import Announce, Ping, Renew
 
 Random = Callable[[], float]
@@ -14,10 +15,10 @@ DIRECTORY_TOPIC = b"dir/"
 
 @dataclass(frozen=True, slots=True)
 class SendTo:
-    """Effect: send this to the broker of that place in the list. A send that fails is a message lost."""
+    """Effect: send this to the broker of that number. A send that fails is a message lost."""
 
     broker: int
-    message: Announce | Renew | Ping
+    message: Announce | Renew | Ping | Digest | Records
     id: int = 0
 
 

@@ -2,11 +2,11 @@
 
 Each record (root, owner) has one writer, its owner. Two records of one key are merged by "the larger
 (incarnation, seq) wins, a tombstone before a claim", which is commutative, associative and idempotent: no
-leader, no shared clock. A lease is relative and runs on this broker's own clock; what the owner itself says
-renews it, what another broker tells (`Directory.merge`) never does, or the dead would be passed around for
-ever (zyre #607). Two rules keep a whole cluster from vanishing at once: a broker that was itself asleep gives
-everybody a new lease first, and when most of the leases run out together it doubts its own network, and calls
-them stale (as Netflix's Eureka does).
+leader, no shared clock. A lease is relative and runs on this broker's own clock, from the last sign of life of the
+owner itself. Another broker may tell of a later one only if the owner gave it to *that* broker, at first hand:
+if hearsay counted, the dead would be passed around for ever (zyre #607). Two rules keep a whole cluster from
+vanishing at once: a broker that was itself asleep gives everybody a new lease first, and when most of the
+leases run out together it doubts its own network, and calls them stale (as Netflix's Eureka does).
 
 Two live owners of one root name are both kept: the root is *contested*, and those who look it up decide.
 """
@@ -19,6 +19,8 @@ from dataclasses import dataclass
 from zcat.errors import Busy, TooLarge
 from zcat.model.root import Claim
 from zcat.names import shown
+from zcat.protocol.digests import BucketDigests, Key, Rank
+from zcat.protocol.federation_messages import Records
 from zcat.protocol.messages import DirectoryChanged, Granted, ListedClaim, Renew
 
 LIVE = "live"
@@ -31,8 +33,8 @@ HERE = frozenset([LIVE, STALE])
 ENDPOINTS_BYTES_MAX = 4096
 """All endpoints of a claim, so that each message that carries one fits a control frame."""
 
-Key = tuple[str, str]
-Rank = tuple[int, int, bool]
+PULL_AFTER = 0.25
+"""Of a lease: what was not heard of for so long here may have been heard of by another broker."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,13 +69,15 @@ class _Record:
     claim: Claim
     lease_s: float
     heard_at_s: float
-    """When the owner itself said something, on our clock."""
+    """When the owner said something, here or to a broker that told of it, on our clock."""
     ends_at_s: float
     """When the present state ends, unless the owner is heard of."""
     state: str = LIVE
     queued_at_s: float = float("inf")
     """The end under which it waits in the queue of ends: never after ``ends_at_s``."""
     stale_since_s: float | None = None
+    hearsay: bool = False
+    """Another broker told of the last sign of life."""
 
 
 class Directory:
@@ -103,6 +107,17 @@ class Directory:
         self._lapsed: OrderedDict[Key, None] = OrderedDict()  # in order of lapsing
         self._tombstones: OrderedDict[Key, None] = OrderedDict()  # in order of arrival
         self._remembered: OrderedDict[Key, Rank] = OrderedDict()  # in order of being forgotten
+        self._hearsay: set[Key] = set()  # keys of records that are so; some may stand no more
+        self._digests = BucketDigests()  # of what stands or is withdrawn
+
+    @property
+    def digest(self) -> int:
+        """Two brokers that say the same number list the same."""
+        return self._digests.whole
+
+    def digests(self) -> tuple[int, ...]:
+        """One such number for each bucket."""
+        return self._digests.buckets()
 
     def announce(self, claim: Claim, now_s: float) -> tuple[Granted, list[DirectoryChanged]]:
         """Take a claim, or a tombstone, from its owner itself.
@@ -148,19 +163,47 @@ class Directory:
         return self._granted(known_so, key, held.claim.incarnation), changes
 
     def merge(self, listed: ListedClaim, now_s: float) -> list[DirectoryChanged]:
-        """Take a claim as another broker sees it. It counts only if it is later than all that is known here.
+        """Take a claim as another broker sees it.
 
-        Its lease began when the owner was heard of over there, so that what is passed on only ever ages.
+        It counts if it is later than all that is known here, or a later sign of life that the other broker had
+        at first hand. Its lease began when the owner was heard of over there, so that what is passed on only
+        ever ages.
         """
         claim = listed.claim
         known = self._rank(claim.key)
-        if known is not None and _rank(claim) <= known:
+        if known is not None and _rank(claim) < known:
+            return []
+        if _rank(claim) == known and not self._is_sign_of_life(listed, now_s):
             return []
         if not claim.deleted and listed.age_s >= self._lease_s(claim):
             return []
         if claim.key not in self._records and not self._has_room(claim):
             return []
-        return self._put(claim, listed.age_s, now_s)
+        return self._put(claim, listed.age_s, now_s, hearsay=True)
+
+    def records(self, asked: Records, now_s: float, count_max: int) -> tuple[list[ListedClaim], str | None]:
+        """List what stands or was withdrawn, of some buckets: what another broker asks for.
+
+        Returns:
+            The records, and what to ask ``after`` for the rest of them: None when there is none.
+        """
+        listed: list[ListedClaim] = []
+        for key in self._digests.keys(asked.buckets, asked.after):
+            record = self._records[key]
+            if asked.first_hand and (record.hearsay or record.state not in HERE):
+                continue
+            if len(listed) == count_max:
+                return listed, "@".join(listed[-1].claim.key)
+            listed.append(self._listed(record, now_s))
+        return listed, None
+
+    def running_out(self, now_s: float) -> tuple[int, ...]:
+        """Give the buckets of claims whose owners are heard of by other brokers only, and not lately."""
+        for key in [key for key in self._hearsay if not self._is_hearsay(key)]:
+            self._hearsay.discard(key)
+        records = ((key, self._records[key]) for key in self._hearsay)
+        due = {key for key, held in records if now_s > held.heard_at_s + PULL_AFTER * held.lease_s}
+        return self._digests.buckets_of(due)
 
     def lookup(
         self, root: str | None, now_s: float, after: str = "", count_max: int | None = None
@@ -220,7 +263,7 @@ class Directory:
 
     # -- one record ----------------------------------------------------------------------------------
 
-    def _put(self, claim: Claim, age_s: float, now_s: float) -> list[DirectoryChanged]:
+    def _put(self, claim: Claim, age_s: float, now_s: float, hearsay: bool = False) -> list[DirectoryChanged]:
         """Make ``claim`` the record of its key; the caller has seen that its rank is not below the known one."""
         key, lease_s = claim.key, self._lease_s(claim)
         record = self._records.get(key)
@@ -230,7 +273,8 @@ class Directory:
             self._remembered.pop(key, None)
         is_news = record.state == "" or record.claim != claim
         record.claim, record.lease_s = claim, lease_s
-        record.heard_at_s = max(record.heard_at_s, now_s - age_s)
+        if now_s - age_s >= record.heard_at_s:
+            self._set_heard(key, record, now_s - age_s, hearsay)
         if claim.deleted:
             is_news = self._set_state(key, record, WITHDRAWN) or is_news
             record.ends_at_s = record.heard_at_s + self._limits.tombstone_kept_s
@@ -238,13 +282,15 @@ class Directory:
             is_news = self._set_state(key, record, LIVE) or is_news
             record.ends_at_s = record.heard_at_s + lease_s
         self._queue(key, record)
+        self._digests.put(key, _rank(claim))
         self._trim_tombstones()
         return [self._change(record, now_s)] if is_news else []
 
     def _heard(self, key: Key, record: _Record, now_s: float) -> list[DirectoryChanged]:
-        record.heard_at_s = now_s
+        self._set_heard(key, record, now_s, hearsay=False)
         record.ends_at_s = now_s + record.lease_s
         is_news = self._set_state(key, record, LIVE)
+        self._digests.put(key, _rank(record.claim))
         self._queue(key, record)
         return [self._change(record, now_s)] if is_news else []
 
@@ -257,9 +303,26 @@ class Directory:
             record.ends_at_s = min(now_s + record.lease_s, since_s + self._limits.stale_kept_s)
         else:
             is_news = self._set_state(key, record, LAPSED)
+            self._digests.remove(key)
             record.ends_at_s = now_s + self._limits.lapsed_kept_s
         self._queue(key, record)
         return [self._change(record, now_s)] if is_news else []
+
+    def _set_heard(self, key: Key, record: _Record, at_s: float, hearsay: bool) -> None:
+        record.heard_at_s, record.hearsay = at_s, hearsay
+        if hearsay:
+            self._hearsay.add(key)
+
+    def _is_hearsay(self, key: Key) -> bool:
+        record = self._records.get(key)
+        return record is not None and record.hearsay and record.state in HERE
+
+    def _is_sign_of_life(self, listed: ListedClaim, now_s: float) -> bool:
+        """Say whether a claim of the known rank is told of by who heard its owner later than we did."""
+        if listed.hearsay or listed.claim.deleted or listed.state not in HERE:
+            return False
+        held = self._records.get(listed.claim.key)
+        return held is None or (held.claim == listed.claim and now_s - listed.age_s > held.heard_at_s)
 
     def _set_state(self, key: Key, record: _Record, state: str) -> bool:
         """Change the state, and the lists that are kept by state. Say whether it is another one."""
@@ -280,6 +343,7 @@ class Directory:
         del self._keys[bisect_right(self._keys, key) - 1]
         self._lapsed.pop(key, None)
         self._tombstones.pop(key, None)
+        self._digests.remove(key)
         self._remembered[key] = _rank(record.claim)
         if len(self._remembered) > self._limits.remembered_max:
             self._remembered.popitem(last=False)
@@ -364,7 +428,7 @@ class Directory:
         return Granted(known, incarnation, contested=self.is_contested(key[0]))
 
     def _listed(self, record: _Record, now_s: float) -> ListedClaim:
-        return ListedClaim(record.claim, max(0.0, now_s - record.heard_at_s), record.state)
+        return ListedClaim(record.claim, max(0.0, now_s - record.heard_at_s), record.state, record.hearsay)
 
     def _change(self, record: _Record, now_s: float) -> DirectoryChanged:
         self.seq += 1

@@ -10,11 +10,12 @@ from dataclasses import dataclass, field, fields
 from typing import Any, ClassVar, Protocol
 
 from zcat.errors import BadMessage, BadName, VerbUnknown, ZcatError, error_of
-from zcat.limits import CHUNKS_PER_REQUEST_MAX, CONTROL_FRAME_BYTES_MAX, PAGES_PER_MESSAGE_MAX
+from zcat.limits import BROKERS_MAX, CHUNKS_PER_REQUEST_MAX, CONTROL_FRAME_BYTES_MAX, PAGES_PER_MESSAGE_MAX
 from zcat.model.dataset import Compression, DatasetInfo, Entry, Geometry
 from zcat.model.root import Claim
 from zcat.names import check_path, shown
 from zcat.protocol.codec import Buffer, also_check, from_plain, pack, to_plain, unpack, unpack_attributes
+from zcat.protocol.federation_messages import Digest, Digests, Neighbour, Records
 
 MAGIC = b"zcat1"
 """First frame of every message; the digit is the version of the wire."""
@@ -36,6 +37,8 @@ class Ping:
 
     verb: ClassVar[str] = "ping"
     bodies: ClassVar[str | None] = None
+    neighbour: Neighbour | None = None
+    """Who asks, if it is a broker: it wants to be known."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,6 +60,12 @@ class Pong:
     """Broker: where publishers connect a PUB. A host of ``*`` means the one this broker was reached by."""
     egress: str | None = None
     """Broker: where subscribers connect a SUB."""
+    mesh: str | None = None
+    """Broker: where other brokers have the events that entered here."""
+    digest: int | None = None
+    """Broker: over what stands or was withdrawn in its directory; see ``protocol.digests``."""
+    neighbours: tuple[Neighbour, ...] = ()
+    """Broker: the other brokers that answer it and whose events it passes on."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,6 +144,8 @@ class ListedClaim:
     """Since the owner itself was last heard of."""
     state: str
     """``live``, ``stale`` (not heard of, kept by self-preservation), ``lapsed`` or ``withdrawn``."""
+    hearsay: bool = False
+    """Another broker told of that last sign of life; the owner itself said nothing since then."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -208,7 +219,13 @@ def _check_change(change: Change) -> None:
         raise BadName(f"a change of {shown(change.path)} with the entry of {shown(change.entry.path)}")
 
 
+def _check_pong(pong: "Pong") -> None:
+    if len(pong.neighbours) > BROKERS_MAX:
+        raise BadMessage(f"{len(pong.neighbours)} neighbours of one broker, the limit is {BROKERS_MAX}")
+
+
 also_check(Change, _check_change)
+also_check(Pong, _check_pong)
 
 
 @dataclass(frozen=True, slots=True)
@@ -337,8 +354,8 @@ class DirectoryChanged:
 MESSAGES: dict[str, type[Any]] = {
     cls.verb: cls
     for cls in (
-        Ping, Pong, Failed, Announce, Renew, Granted, Lookup, Listing, Tree, TreePage, Events, Changes, Info,
-        InfoReply, Sizes, SizesReply, Chunks, ChunkReply, DirectoryChanged,
+        Ping, Pong, Failed, Announce, Renew, Granted, Lookup, Listing, Digest, Digests, Records, Tree, TreePage,
+        Events, Changes, Info, InfoReply, Sizes, SizesReply, Chunks, ChunkReply, DirectoryChanged,
     )
 }  # fmt: skip
 

@@ -1,14 +1,16 @@
 """A broker: the directory of who serves which root, and the forwarder of events.
 
-All state is soft: a broker that starts knows nothing, and publishers tell it within a renewal. It holds no
-chunks and no files. One loop thread owns the directory and its ROUTER; events pass beside it, through the
-threads of `zcat.net.forwarder`, which never wait for Python.
+All state is soft: a broker that starts knows nothing, and publishers and other brokers tell it within a
+renewal. It holds no chunks and no files. One loop thread owns the directory, its ROUTER and the way to the
+other brokers (`zcat.services.neighbours`); events pass beside it, through the threads of `zcat.net.forwarder`,
+which never wait for Python.
 """
 
 import logging
+import random
 import secrets
-from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import asdict, astuple, dataclass, replace
 from typing import Any
 
 from zcat import __version__
@@ -25,6 +27,7 @@ from zcat.net.wire import Part, Parts, Sent
 from zcat.protocol.brokers import DIRECTORY_TOPIC
 from zcat.protocol.directory import LIVE, Directory, DirectoryLimits
 from zcat.protocol.envelope import split
+from zcat.protocol.federation_messages import Digest, Digests, Neighbour, Records
 from zcat.protocol.messages import (
     Announce,
     DirectoryChanged,
@@ -40,6 +43,8 @@ from zcat.protocol.messages import (
     encode,
 )
 from zcat.protocol.pages import paged
+from zcat.services.advertised import advertised
+from zcat.services.neighbours import Around, Neighbours
 
 LISTED_MAX = 800
 """Claims in one answer: even the largest then fit the pages of a message, and the loop is kept a few ms."""
@@ -57,6 +62,7 @@ class BrokerEndpoints:
     listen: str
     ingress: str
     egress: str
+    mesh: str
 
 
 class Broker:
@@ -81,21 +87,23 @@ class Broker:
         assert self._context is not None
         self._loop = Loop("broker")
         self._forwarder: Forwarder | None = None
+        limits = DirectoryLimits(
+            lease_min_s=config.lease_min_s, lease_max_s=config.lease_max_s, records_max=config.records_max
+        )
+        self._directory = Directory(self.owner, 1, Loop.now_s(), limits)
         try:
             self._bind(self._context)
         except ZcatError:
             self.close()
             raise
-        limits = DirectoryLimits(
-            lease_min_s=config.lease_min_s, lease_max_s=config.lease_max_s, records_max=config.records_max
-        )
-        self._directory = Directory(self.owner, 1, Loop.now_s(), limits)
         self._counts = dict.fromkeys(("requests", "failed", "unsent", "events"), 0)
         self._answers: dict[type[Any], Callable[[Any], Message]] = {
             Ping: self._ping,
             Announce: self._announce,
             Renew: self._renew,
             Lookup: self._lookup,
+            Digest: self._digest,
+            Records: self._records,
         }
 
     def start(self) -> None:
@@ -103,11 +111,12 @@ class Broker:
         assert self._forwarder is not None
         self._forwarder.start()
         self._loop.call_at(self._directory.next_deadline_s(), self._tick)
+        self._neighbours.join(self._config.peers)
         self._loop.start()
         log.info(
             "ready %s", kv(endpoint=self.endpoints.listen, ingress=self._pong.ingress, egress=self._pong.egress)
         )
-        for endpoint in (self.endpoints.listen, self.endpoints.ingress, self.endpoints.egress):
+        for endpoint in astuple(self.endpoints):
             sentence = exposure(endpoint)
             if sentence:
                 log.warning("%s", sentence)
@@ -119,6 +128,11 @@ class Broker:
             self._forwarder.stop()
         if self._own_context is not None:
             self._own_context.term()
+
+    @property
+    def neighbours(self) -> tuple[Neighbour, ...]:
+        """The other brokers that answer and are linked. From any thread."""
+        return self._neighbours.here
 
     def stats(self) -> dict[str, int]:
         """Count what is listed and what went through. From any thread.
@@ -146,13 +160,18 @@ class Broker:
         self._loop.register(self._router, self._received)
         listen = endpoint_of(self._router)
         asked = ForwarderEndpoints(
-            config.ingress or _beside(listen, "ingress"), config.egress or _beside(listen, "egress")
+            config.ingress or _beside(listen, "ingress"),
+            config.egress or _beside(listen, "egress"),
+            config.mesh or _beside(listen, "mesh"),
         )
         self._forwarder = Forwarder(context, asked, replace(CONTROL, queue_bytes=config.events_bytes))
         changes = SocketFactory(context, replace(CONTROL, typical_bytes=CHANGE_BYTES))
         self._pub = changes.pub(self._forwarder.local_ingress)
         self._loop.register(self._pub)
-        self.endpoints = BrokerEndpoints(listen, self._forwarder.ingress, self._forwarder.egress)
+        assert self._forwarder.mesh is not None
+        self.endpoints = BrokerEndpoints(
+            listen, self._forwarder.ingress, self._forwarder.egress, self._forwarder.mesh
+        )
         self._pong = Pong(
             "broker",
             self.owner,
@@ -161,6 +180,11 @@ class Broker:
             __version__,
             _advertised(self.endpoints.ingress, config.advertise),
             _advertised(self.endpoints.egress, config.advertise),
+            _advertised(self.endpoints.mesh, config.advertise),
+        )
+        own = Neighbour(advertised(listen, config.advertise, config.peers), self.owner, 1)
+        self._neighbours = Neighbours(
+            own, Around(self._loop, control, self._forwarder, self._directory, self._publish), random.random
         )
 
     # -- on the loop's thread ----------------------------------------------------------------------------
@@ -191,7 +215,10 @@ class Broker:
             return Failed(error.code, error.message)
 
     def _ping(self, message: Ping) -> Pong:
-        return replace(self._pong, seq=self._directory.seq)
+        if message.neighbour is not None:
+            self._neighbours.introduced(message.neighbour)
+        directory = self._directory
+        return replace(self._pong, seq=directory.seq, digest=directory.digest, neighbours=self._neighbours.here)
 
     def _announce(self, message: Announce) -> Granted:
         granted, changes = self._directory.announce(message.claim, Loop.now_s())
@@ -208,11 +235,19 @@ class Broker:
         listed, following = directory.lookup(message.root, Loop.now_s(), message.after, LISTED_MAX)
         return Listing(directory.broker, directory.incarnation, directory.seq, following, tuple(paged(listed)))
 
+    def _digest(self, message: Digest) -> Digests:
+        return Digests(self._directory.digests())
+
+    def _records(self, message: Records) -> Listing:
+        directory = self._directory
+        listed, following = directory.records(message, Loop.now_s(), LISTED_MAX)
+        return Listing(directory.broker, directory.incarnation, directory.seq, following, tuple(paged(listed)))
+
     def _tick(self) -> None:
         self._publish(self._directory.tick(Loop.now_s()))
         self._loop.call_at(self._directory.next_deadline_s(), self._tick)
 
-    def _publish(self, changes: list[DirectoryChanged]) -> None:
+    def _publish(self, changes: Iterable[DirectoryChanged]) -> None:
         for change in changes:
             _log_change(change)
             wire.send(self._pub, [DIRECTORY_TOPIC, *_parts(change)])
@@ -224,7 +259,8 @@ class Broker:
             self._counts["unsent"] += 1  # the peer went, or does not read; whoever misses an answer asks again
 
     def _count(self) -> dict[str, int]:
-        return {**self._directory.counts(), **self._counts, "seq": self._directory.seq}
+        counts = {**self._directory.counts(), **self._counts, "seq": self._directory.seq}
+        return {**counts, "neighbours": len(self._neighbours.here)}
 
 
 def _log_change(change: DirectoryChanged) -> None:
