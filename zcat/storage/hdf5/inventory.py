@@ -33,9 +33,6 @@ _SENTENCE_MAX = 400
 _FAILURES = (OSError, RuntimeError, ValueError, TypeError, KeyError, NotImplementedError, OverflowError)
 
 
-Offers = dict[bytes, Offer]
-
-
 def walk(file: OpenFile) -> Iterator[Item]:
     """Tell all groups and datasets, each group before what is in it; the first is the root group.
 
@@ -51,7 +48,8 @@ class _Walk:
         self._groups: dict[int, str] = {}
         self._shared: dict[int, Item] = {}
         self._left = NODES_MAX
-        self._offers: Offers = {}
+        self._offers: dict[bytes, Offer] = {}
+        """Of the types that were met before, by their encoding; most datasets have one of a few."""
 
     def items(self) -> Iterator[Item]:
         try:
@@ -89,7 +87,7 @@ class _Walk:
             return
         if not isinstance(found, h5g.GroupID):
             item = Item(path, hdf5_path, "dataset", info.addr)
-            yield self._leaf(found, item, is_shared=info.rc > 1 or link.kind != h5l.TYPE_HARD)
+            yield self._leaf(found, item, info, is_shared=info.rc > 1 or link.kind != h5l.TYPE_HARD)
             return
         item = Item(path, hdf5_path, "group", info.addr)
         first = self._groups.setdefault(info.addr, hdf5_path)
@@ -98,50 +96,51 @@ class _Walk:
         else:
             yield dataclasses.replace(item, note=f"another name of the group {shown(first, 300)}: see there")
 
-    def _leaf(self, found: Object, item: Item, is_shared: bool) -> Item:
+    def _leaf(self, found: Object, item: Item, info: h5o.ObjInfo, is_shared: bool) -> Item:
         known = self._shared.get(item.address)
         if known is not None:
             return dataclasses.replace(known, path=item.path, hdf5_path=item.hdf5_path)
         if isinstance(found, h5d.DatasetID):
-            item = describe(self._file, found, item, self._offers)
+            item = self._dataset(found, item, [info.mtime, info.ctime])
         else:
             item = dataclasses.replace(item, problem="a named type, which has no values")
         if is_shared:
             self._shared[item.address] = item
         return item
 
+    def _dataset(self, dataset: h5d.DatasetID, item: Item, parts: list[object]) -> Item:
+        """Fill in what a dataset is; whatever is wrong with it becomes its problem.
 
-def describe(file: OpenFile, dataset: h5d.DatasetID, item: Item, offers: Offers) -> Item:
-    """Fill in what a dataset is; whatever is wrong with it becomes its problem.
-
-    Args:
-        file: that it is in.
-        dataset: open.
-        item: its names and address.
-        offers: of the types that were met before, by their encoding; most datasets have one of a few.
-    """
-    known: dict[str, Any] = {}
-    parts: list[object] = []
-    try:
-        stored = dataset.get_type()
-        code = stored.encode()
-        parts.append(code)
-        plist = dataset.get_create_plist()
-        layout = known["layout"] = layout_of(dataset, plist)
-        parts += [layout, *_attribute_parts(file, dataset, plist)]
-        shape = known["shape"] = dataset.shape
-        if shape is None:
-            raise NotReadable("an empty dataspace: it has a type and attributes, but no values")
-        check_storage(file.h5, plist, layout)
-        offer = offers.get(code) or offer_of(dataset, stored)
-        if not offer.digest:
-            offers[code] = offer
-        _offer(known, offer)
-        fill = known["fill"] = fill_of(dataset, plist, offer, FILL_BYTES_MAX)
-        parts += [shape, offer, fill, *_content_parts(file, dataset, layout)]
-    except (ZcatError, *_FAILURES) as error:
-        known["problem"] = _said(error)
-    return dataclasses.replace(item, **known, fingerprint=_digest(parts))
+        Args:
+            dataset: open.
+            item: its names and address.
+            parts: what its fingerprint is made of; to be added to.
+        """
+        known: dict[str, Any] = {}
+        try:
+            stored = dataset.get_type()
+            code = stored.encode()
+            parts.append(code)
+            plist = dataset.get_create_plist()
+            layout = known["layout"] = layout_of(dataset, plist)
+            parts += (layout.kind, layout.chunks, layout.offset, layout.stored_bytes)
+            parts += ((one.id, one.options) for one in layout.filters)
+            parts += _attribute_parts(self._file, dataset, plist)
+            shape = known["shape"] = dataset.shape
+            parts.append(shape)
+            if shape is None:
+                raise NotReadable("an empty dataspace: it has a type and attributes, but no values")
+            check_storage(self._file.h5, plist, layout)
+            offer = self._offers.get(code) or offer_of(dataset, stored)
+            if not offer.digest:
+                self._offers[code] = offer
+            _offer(known, offer)
+            fill = known["fill"] = fill_of(dataset, plist, offer, FILL_BYTES_MAX)
+            parts += (offer.digest, known["dtype"], fill)
+            parts += _content_parts(self._file, dataset, layout)
+        except (ZcatError, *_FAILURES) as error:
+            known["problem"] = _said(error)
+        return dataclasses.replace(item, **known, fingerprint=_digest(parts))
 
 
 def _offer(known: dict[str, Any], offer: Offer) -> None:
@@ -157,9 +156,8 @@ def _offer(known: dict[str, Any], offer: Offer) -> None:
 
 
 def _content_parts(file: OpenFile, dataset: h5d.DatasetID, layout: Layout) -> list[object]:
-    """Say what else changes with the content: times where HDF5 keeps them, places of chunks, small values."""
-    info = h5o.get_info(dataset)
-    parts: list[object] = [info.mtime, info.ctime]
+    """Say what else changes with the content: places of chunks, small values."""
+    parts: list[object] = []
     if layout.kind == "chunked":
         chunks: list[tuple[object, ...]] = []
 

@@ -58,7 +58,8 @@ def attributes_of(
         name = _text(raw)
         try:
             attribute = h5a.open(found, raw)
-            value, described = _value(attribute, file), _type_of(attribute)
+            shape, stored = attribute.shape, attribute.get_type()
+            value, described = _value(attribute, shape, stored, file), _type_of(shape, stored)
             size = len(msgpack.packb([value, described]))
             if size > min(ATTRIBUTE_BYTES_MAX, left):
                 raise NotReadable(f"{size} bytes, which is too many")
@@ -100,7 +101,7 @@ def raw_value(attribute: h5a.AttrID, file: h5py.File) -> bytes:
     stored = attribute.get_type()
     if _has_pointers(stored):
         try:
-            return bytes(msgpack.packb(_value(attribute, file)))
+            return bytes(msgpack.packb(_value(attribute, shape, stored, file)))
         except _FAILURES as error:
             return str(error).encode("utf-8", "replace")
     buffer = np.empty(shape, f"V{stored.get_size()}")
@@ -118,8 +119,7 @@ def _has_pointers(stored: h5t.TypeID) -> bool:
     return bool(stored.is_variable_str() if is_text else stored.detect_class(h5t.STRING))
 
 
-def _value(attribute: h5a.AttrID, file: h5py.File) -> Any:
-    shape, stored = attribute.shape, attribute.get_type()
+def _value(attribute: h5a.AttrID, shape: tuple[int, ...] | None, stored: h5t.TypeID, file: h5py.File) -> Any:
     if shape is None:
         return None
     size = stored.get_size() * math.prod(shape)
@@ -203,10 +203,8 @@ def _text(raw: bytes) -> str:
         return raw.decode("latin-1")
 
 
-def _type_of(attribute: h5a.AttrID) -> dict[str, Any]:
-    """Describe the type so that `h5py` can make it again; members of an enumeration stand beside."""
-    stored = attribute.get_type()
-    shape = attribute.shape
+def _type_of(shape: tuple[int, ...] | None, stored: h5t.TypeID) -> dict[str, Any]:
+    """Describe the type so that h5py can make it again; members of an enumeration stand beside."""
     made: dict[str, Any] = {"shape": None if shape is None else list(shape)}
     dtype = _dtype_or_none(stored)
     if dtype is None:
