@@ -55,9 +55,9 @@ def test_chunks_follow_the_rule(shape, chunks, served):
 
 
 def test_blocks_are_small_and_of_even_proportions():
-    assert block_shape((1, 1024, 1024), 4) == (1, 128, 128)
+    assert block_shape((1, 1024, 1024), 4) == (1, 128, 256)
     assert block_shape((1000,), 4) == (1000,)
-    assert block_shape((3, 3), 40000) == (1, 1)
+    assert block_shape((3, 3), 40000) == (1, 2)
     assert block_shape((2,), 10 * MIB) == (1,)
 
 

@@ -28,8 +28,8 @@ def add(commands: Any) -> None:
     publish = commands.add_parser(
         "publish",
         help="share a folder or an HDF5 file",
-        description="Run a publisher for a folder or an HDF5 file; without NAME and PATH, one for each [publisher] of "
-        "the configuration.",
+        description="Run a publisher for a folder or an HDF5 file; without NAME and PATH, one for each "
+        "[publisher] of the configuration.",
     )
     publish.add_argument("root", nargs="?", metavar="NAME", help="of the root")
     path = publish.add_argument(

@@ -28,7 +28,7 @@ COMPRESSION = Compression(codec=5, clevel=1, filters=(0,) * 6)
 
 
 class ByteFrames:
-    """The compressed chunks of one root's plain files, in a folder of their own. Any thread may call."""
+    """What a root compressed of its plain files and HDF5 datasets, in a folder of its own. Any thread may call."""
 
     def __init__(self, folder: Path, limits: DiskLimits, root: str, owner: str) -> None:
         """Open the folder, which is created if need be.
@@ -57,10 +57,18 @@ class ByteFrames:
         except StorageFailed:  # no room, or a broken disk; the cache has logged it
             return None
 
-    def put(self, info: DatasetInfo, nchunk: int, data: bytes) -> None:
-        """Keep a chunk, if there is room."""
+    def put(self, info: DatasetInfo, nchunk: int, data: bytes, known_digest: bytes | None = None) -> None:
+        """Keep a chunk, if there is room.
+
+        Args:
+            info: of the version.
+            nchunk: which chunk.
+            data: of it.
+            known_digest: of ``data``, for who has it already.
+        """
         try:
-            self._cache.dataset(self._root, self._owner, info).store(nchunk, data, digest(data))
+            kept = self._cache.dataset(self._root, self._owner, info)
+            kept.store(nchunk, data, known_digest or digest(data))
         except StorageFailed:
             return
 

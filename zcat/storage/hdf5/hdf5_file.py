@@ -206,7 +206,7 @@ class Hdf5File:
             self.served.note(item.path, unit.numbers[0], dataset.witness(unit))
             opened.check_unchanged()  # else one version's chunks would be kept under another's name
             for number, one in zip(unit.numbers, made, strict=True):
-                kept.put(info, number, one)
+                kept.put(info, number, one, self._tools.digests.of(info.entry.lineage, number, one))
         return made[unit.numbers.index(nchunk)]
 
     @contextmanager

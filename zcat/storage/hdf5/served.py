@@ -2,8 +2,8 @@
 
 A file in which something was added has other times and often another length, yet most of its datasets are what
 they were. Their tables alone do not prove it: numbers overwritten in place leave no trace there. So for what was
-given out, a digest of the stored bytes is remembered. A dataset keeps its lineage if its fingerprint is the same and
-all that was given out of it is still what the file holds; what nobody has seen may be anything.
+given out, a digest of the stored bytes is remembered. A dataset keeps its lineage if its fingerprint is the same
+and all that was given out of it is still what the file holds; what nobody has seen may be anything.
 """
 
 import threading
