@@ -182,6 +182,13 @@ def test_export_refuses_what_it_cannot_write_and_leaves_nothing(run, tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
+def test_what_is_no_file_is_not_replaced(run, tmp_path):
+    (tmp_path / "pipe.npy").symlink_to("/dev/null")
+    run("export", "example/waves.b2nd", "pipe.npy", status=exits.REFUSED)
+    run("get", "example/waves.b2nd", "pipe.npy", status=exits.REFUSED)
+    assert (tmp_path / "pipe.npy").is_char_device()
+
+
 def test_a_root_is_forgotten_and_followed_again(run):
     run("unfollow", "example")
     assert "zcat follow example" in run("ls", "example", status=exits.MISSING)

@@ -1,9 +1,10 @@
 import fcntl
+import os
 
 import pytest
 from memory_backend import opened
 
-from zcat.errors import Busy, StorageFailed, Unavailable
+from zcat.errors import BadRequest, Busy, StorageFailed, Unavailable
 
 DATA = bytes(range(95))
 
@@ -76,3 +77,14 @@ def test_a_folder_that_is_not_there_is_told_as_such(tmp_path):
     _, dataset = opened(DATA)
     with pytest.raises(StorageFailed, match="nowhere"):
         dataset.download(tmp_path / "nowhere" / "x")
+
+
+def test_what_is_no_file_is_not_replaced(tmp_path):
+    _, dataset = opened(DATA)
+    os.mkfifo(tmp_path / "pipe")
+    (tmp_path / "link").symlink_to("/dev/null")
+    for name in ("pipe", "link"):
+        with pytest.raises(BadRequest, match="is no file"):
+            dataset.download(tmp_path / name)
+    assert names(tmp_path) == ["link", "pipe"]
+    assert (tmp_path / "pipe").is_fifo()

@@ -40,6 +40,8 @@ def run(args: argparse.Namespace) -> int:
     target = Path(args.local)
     if target.suffix not in WRITERS:
         raise BadRequest(f"{shown(args.local)}: wanted a file that ends in {', '.join(WRITERS)}")
+    if target.exists() and not target.is_file():
+        raise BadRequest(f"{shown(args.local)} is no file, and would be replaced by one; choose another path")
     if not target.parent.is_dir():
         raise BadRequest(f"{shown(args.local)}: its folder does not exist")
     address, inside = split_slice(args.address)

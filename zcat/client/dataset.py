@@ -145,6 +145,7 @@ class Dataset:
             Where it is. The file appears there when it is complete.
 
         Raises:
+            BadRequest: there is something at the place that is no file, such as a device.
             Busy: another process downloads to the same place.
             StorageFailed: the disk refused.
             Unavailable, Timeout, Stale: it was interrupted; another call goes on from there.

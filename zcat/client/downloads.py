@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import BinaryIO, TypeAlias
 
 from zcat.client.backend import Address, Backend
-from zcat.errors import Busy, StorageFailed
+from zcat.errors import BadRequest, Busy, StorageFailed
 
 Progress: TypeAlias = Callable[[int, int], None]
 """Called with the bytes that are there, and those of the whole file."""
@@ -28,10 +28,14 @@ def save(backend: Backend, address: Address, target: Path, resume: bool, progres
         progress: told how far it is.
 
     Raises:
+        BadRequest: what is at the place is no file: a device, a pipe, a folder.
         Busy: another process downloads to the same place.
         StorageFailed: the disk refused.
         Unavailable, Timeout, Stale: what has come is kept for the next call.
     """
+    if target.exists() and not target.is_file():
+        # SAFETY: to be replaced is the end of it; for root, and of /dev/null, for the whole host
+        raise BadRequest(f"{target} is no file, and would be replaced by one; choose another path")
     try:
         with open(_beside(target, ".part"), "ab") as file:
             _lock(file, target)
