@@ -17,7 +17,7 @@ import pytest
 from held_datasets import example_roots, held_app, held_array, held_bytes
 
 from zcat.config import HttpConfig
-from zcat.errors import AddressInUse, Unavailable
+from zcat.errors import AddressInUse, BadConfig, Unavailable
 from zcat.http.server import HttpServer, exposure, raise_file_limit
 
 QUICK = HttpConfig(port=0, threads=2, header_deadline_s=0.5, idle_timeout_s=2.0, body_rate_min_bytes=10_000)
@@ -363,3 +363,15 @@ def test_no_word_is_logged_about_ordinary_requests(server, caplog):
         get(connection, "/nothing")
 
     assert caplog.records == []
+
+
+@pytest.mark.parametrize("wrong", [{"port": 70_000}, {"port": -1}, {"threads": 0}, {"connections_max": 0}])
+def test_numbers_with_which_nobody_would_be_answered_are_refused(wrong):
+    (name,) = wrong
+    with pytest.raises(BadConfig, match=name):
+        HttpServer(None, replace(QUICK, **wrong))
+
+
+def test_a_name_that_nobody_knows_is_no_matter_of_ports():
+    with pytest.raises(BadConfig, match=r"no-such-host\.invalid"):
+        HttpServer(None, replace(QUICK, host="no-such-host.invalid")).start()

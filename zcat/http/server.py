@@ -14,12 +14,14 @@ from waitress.server import TcpWSGIServer
 from waitress.task import ThreadedTaskDispatcher
 
 from zcat.config import HttpConfig
-from zcat.errors import AddressInUse
+from zcat.errors import AddressInUse, BadConfig
 from zcat.http.channels import Channel
 from zcat.limits import GIB, KIB
 from zcat.logs import kv
 
 log = logging.getLogger(__name__)
+
+PORT_MAX = 65535
 
 _FILES_BESIDES = 512  # sockets of ZeroMQ, cache files and the like, besides the connections
 _SPARE_CONNECTIONS = 16  # waitress counts its listener and its wake-up pipe as connections
@@ -31,7 +33,12 @@ class HttpServer:
     """Serves a WSGI app until it is closed."""
 
     def __init__(self, app: Any, config: HttpConfig) -> None:
-        """Prepare; `start` binds the address."""
+        """Prepare; `start` binds the address.
+
+        Raises:
+            BadConfig: with these numbers nobody would be answered.
+        """
+        _check(config)
         self._app = app
         self._config = config
         self._server: _Server | None = None
@@ -44,6 +51,7 @@ class HttpServer:
 
         Raises:
             AddressInUse: somebody else has the address, or it is not this host's.
+            BadConfig: nobody knows such a name.
         """
         config = self._config
         listener = _bound(config)
@@ -148,13 +156,21 @@ class _Server(TcpWSGIServer):
         self.trigger.del_channel()
 
 
+def _check(config: HttpConfig) -> None:
+    if not 0 <= config.port <= PORT_MAX:  # the system would take the rest of a division
+        raise BadConfig(f"HTTP port {config.port}: wanted 0 to {PORT_MAX}")
+    for name in ("threads", "connections_max"):
+        if getattr(config, name) < 1:
+            raise BadConfig(f"{name} of HTTP is {getattr(config, name)}: wanted 1 or more")
+
+
 def _resolved(config: HttpConfig) -> list[Any]:
     try:
         return socket.getaddrinfo(
             config.host or None, config.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
         )
     except OSError as error:
-        raise AddressInUse(f"HTTP address {config.host}:{config.port}: {error.strerror}") from None
+        raise BadConfig(f"HTTP address {config.host}:{config.port}: {error.strerror}") from None
 
 
 def _bound(config: HttpConfig) -> socket.socket:
