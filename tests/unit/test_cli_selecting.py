@@ -83,6 +83,10 @@ def test_boxes_of_single_items_follow_each_other_in_c_order(shape, items_max):
         ("sst/a.b2nd[]", ("sst/a.b2nd", "")),
         ("sst/run[1]/a.b2nd", ("sst/run[1]/a.b2nd", None)),
         ("sst/run[1]/a.b2nd[2]", ("sst/run[1]/a.b2nd", "2")),
+        ("sst/a[1].b2nd", ("sst/a[1].b2nd", None)),
+        ("sst/a[1].b2nd[2]", ("sst/a[1].b2nd", "2")),
+        ("sst/a.b2nd[[0, 1], 2]", ("sst/a.b2nd", "[0, 1], 2")),
+        ("sst/a.b2nd 0]", ("sst/a.b2nd 0]", None)),
     ],
 )
 def test_a_slice_stands_in_brackets_at_the_end(text, parts):
@@ -134,3 +138,8 @@ def test_what_an_item_holds_cannot_act_on_a_terminal():
 def test_a_slice_that_does_not_fit_is_refused():
     with pytest.raises(BadSelection):
         array_text(Source(np.zeros((2, 2))), "5, 0", None)
+
+
+def test_a_field_of_what_has_none_is_refused_as_such():
+    with pytest.raises(BadSelection, match="have no fields"):
+        array_text(Source(np.zeros(3)), None, "b")

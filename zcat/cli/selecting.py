@@ -53,15 +53,15 @@ class Part:
 
 
 def split_slice(text: str) -> tuple[str, str | None]:
-    """Split an address from the slice behind it, if there is one.
+    """Split an address from the slice behind it, if there is one. Names may have brackets, too: ``a[1].b2nd[0]``.
 
     Raises:
-        BadRequest: the bracket is not closed at the end.
+        BadRequest: a bracket is not closed.
     """
-    if text.endswith("]") and "[" in text:
-        address, _, inside = text[:-1].rpartition("[")
-        return address, inside
-    if "[" in text.rpartition("/")[2]:
+    if text.endswith("]") and (at := _opening(text)) >= 0:
+        return text[:at], text[at + 1 : -1]
+    name = text.rpartition("/")[2]
+    if name.count("[") > name.count("]"):
         raise BadRequest(
             f"{text!r}: wanted ADDRESS or ADDRESS[SLICE], in quotes so that the shell leaves it alone"
         )
@@ -98,6 +98,16 @@ def boxes(shape: tuple[int, ...], unit: tuple[int, ...], items_max: int) -> Iter
     for starts in itertools.product(*ranges):
         corners = zip(starts, steps, shape, strict=True)
         yield tuple(slice(start, min(start + step, length)) for start, step, length in corners)
+
+
+def _opening(text: str) -> int:
+    """Return where the bracket is that the last letter closes; -1 if nowhere."""
+    depth = 0
+    for at in reversed(range(len(text))):
+        depth += (text[at] == "]") - (text[at] == "[")
+        if not depth:
+            return at
+    return -1
 
 
 def _axes(key: tuple[Any, ...], shape: tuple[int, ...]) -> list[range | int]:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 from zcat.cli import exits, flags
 from zcat.cli.printing import lines, size, text
 from zcat.cli.selecting import key_of, split_slice
-from zcat.errors import BadRequest
+from zcat.errors import BadRequest, BadSelection
 
 if TYPE_CHECKING:
     from zcat.client.array import Array
@@ -67,6 +67,8 @@ def array_text(array: "Array", inside: str | None, field: str | None, is_all: bo
 
     from zcat.model.selection import Selection, parse_key
 
+    if field is not None and array.dtype.names is None:
+        raise BadSelection(f"there is no field {field!r}: its items are {array.dtype}, and have no fields")
     read = parse_key(key_of(inside, array.shape), array.shape)
     assert isinstance(read.what, Selection)  # a text has no lists of indices
     is_summary = read.what.size > ITEMS_MAX and not is_all
