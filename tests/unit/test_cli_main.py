@@ -82,6 +82,13 @@ def test_an_address_where_nobody_answers_is_one_line_and_status_5(capsys):
     assert err.count("\n") == 1
 
 
+def test_an_address_that_is_no_url_is_one_line_and_status_2(capsys):
+    for url in ("http://[::1", "localhost:8000", "http://"):
+        status, out, err = run(capsys, "roots", "--url", url)
+        assert (status, out) == (exits.REFUSED, "")
+        assert err.startswith("zcat: bad-request: subscriber ")
+
+
 def test_the_address_may_stand_before_the_command_or_in_the_environment(capsys, monkeypatch):
     assert "127.0.0.1:1" in run(capsys, "--url", "http://127.0.0.1:1", "roots")[2]
     monkeypatch.setenv("ZCAT_URL", "http://127.0.0.1:2")

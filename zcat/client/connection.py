@@ -44,7 +44,10 @@ class Connection:
         Raises:
             BadRequest: that is no URL of a subscriber, or no time.
         """
-        parts = urllib.parse.urlsplit(url)
+        try:
+            parts = urllib.parse.urlsplit(url)
+        except ValueError as error:  # a bracket that is not closed
+            raise BadRequest(f"subscriber {shown(url)}: {error}") from None
         if parts.scheme not in ("http", "https") or not parts.hostname or parts.query or parts.fragment:
             raise BadRequest(f"subscriber {shown(url)}: wanted a URL such as http://127.0.0.1:8000")
         if not timeout_s > 0:
