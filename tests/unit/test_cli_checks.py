@@ -110,3 +110,14 @@ def test_ping_says_so_when_nobody_answers():
 
     with pytest.raises(Timeout):
         ping("tcp://127.0.0.1:1", 0.05)
+
+
+def test_a_folder_that_may_not_be_looked_into_is_wrong(tmp_path, monkeypatch):
+    def forbidden(path, **_):
+        raise PermissionError(13, "Permission denied", str(path))
+
+    monkeypatch.setattr(checks.tempfile, "TemporaryFile", lambda dir: forbidden(dir))
+    monkeypatch.setattr("pathlib.Path.stat", forbidden)
+    finding = checks.folder("cache", tmp_path / "closed" / "cache", 0)
+    assert not finding.is_good
+    assert "Permission denied" in finding.found

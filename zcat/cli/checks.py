@@ -84,7 +84,8 @@ def open_files(connections_max: int) -> Finding:
 
 def folder(subject: str, path: Path, reserve_bytes: int) -> Finding:
     """Look whether a folder, or the one that it will be made in, can be written and has room."""
-    there = next(parent for parent in (path.absolute(), *path.absolute().parents) if parent.exists())
+    # not its own exists(): that raises where a folder may not be looked into
+    there = next(parent for parent in (path.absolute(), *path.absolute().parents) if os.path.exists(parent))
     where = str(path) if there == path.absolute() else f"{path} (to be made in {there})"
     try:
         with tempfile.TemporaryFile(dir=there) as file:
@@ -137,7 +138,7 @@ def subscriber(url: str) -> tuple[Finding, tuple[str, ...]]:
     trouble = "no broker answers" if health["broker"] is None else f"not current: {roots}"
     is_good = health["status"] == "ok"
     found = f"{url} answers, version {health['version']}" + ("" if is_good else f", {trouble}")
-    advice = "see its log, and whether brokers and publishers run"
+    advice = "see its log, and whether brokers and publishers run; 'zcat unfollow' forgets a root that is no more"
     return Finding("subscriber", is_good, found, advice), tuple(health["brokers"])
 
 
