@@ -170,9 +170,10 @@ def _listed(client: "Client", address: str) -> "Sequence[Listed]":
         DatasetUnknown: there is nothing, and it is not a root, which may be empty.
     """
     listed = client.list(address)
-    if not listed and split_address(address)[1]:
+    root, under = split_address(address)
+    if not listed and under:
         raise DatasetUnknown(
-            f"{shown(address)}: neither a folder nor a dataset; 'zcat ls ROOT' lists what there is"
+            f"{shown(address)}: neither a folder nor a dataset; 'zcat ls {root}' lists what there is"
         )
     return listed
 

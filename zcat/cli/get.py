@@ -56,9 +56,10 @@ def _get_folder(client: "Client", address: str, local: Path) -> int:
     root, under = split_address(address)
     listed = client.list(address)
     if not listed and under:
-        raise DatasetUnknown(
-            f"{shown(address)}: neither a folder nor a dataset; 'zcat ls {root}' lists what there is"
+        advice = (
+            "'zcat export' writes a part" if address.endswith("]") else f"'zcat ls {root}' lists what there is"
         )
+        raise DatasetUnknown(f"{shown(address)}: neither a folder nor a dataset; {advice}")
     folder = local / (under.rpartition("/")[2] or parse_root(root)[0]) if local.is_dir() else local
     status = exits.OK
     for entry in listed:
