@@ -12,9 +12,11 @@ import pytest
 from hdf5_files import wave, write
 from network import Network, eventually, is_synced, paths, read
 
+from zcat.client.client import Client
 from zcat.config import HttpConfig
-from zcat.errors import BadConfig, NotReadable, ZcatError
+from zcat.errors import BadConfig, DatasetUnknown, NotReadable, ZcatError
 from zcat.http.app import make_app
+from zcat.joined import JoinedBackend
 from zcat.model.dataset import Kind
 
 GZIP = {"compression": "gzip", "shuffle": True}
@@ -188,3 +190,16 @@ def test_what_cannot_be_offered_is_listed_with_the_reason(network, folder):
     with pytest.raises(NotReadable):
         read(subscriber, "sst", "odd.h5/away")
     assert subscriber.entries("sst")[0].kind is Kind.FILE
+
+
+def test_attributes_of_groups_in_python(network, folder):
+    sample(folder / "run.h5")
+    _, subscriber = started(network, folder)
+    root = Client(JoinedBackend(subscriber)).root("sst")
+
+    assert root.attributes("run.h5/entry") == {"NX_class": "NXentry"}
+    assert root.attributes("run.h5/entry/gzip") == {"unit": "K"}
+    assert [entry.path for entry in root.list("run.h5/entry")][:2] == ["run.h5/entry/blosc2", "run.h5/entry/gzip"]
+    assert "run.h5/entry" not in root
+    with pytest.raises(DatasetUnknown):
+        root.attributes("run.h5/nothing")

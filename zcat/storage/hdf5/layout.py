@@ -17,8 +17,8 @@ The rule for chunks, by their uncompressed size:
 - *Contiguous and compact*: slabs of at most 4 MiB, which are one run of the file each.
 - A chunk never reaches beyond the shape, as HDF5's may where an axis can grow. Axes inside of an item are whole.
 
-Blocks have at most 128 KiB: the longest axis is halved until they do. That is what a reader of a few items decodes,
-and half of what C-Blosc2 would choose for a chunk of 4 MiB; smaller ones take a fifth longer to convert.
+Blocks have at most 128 KiB: the longest axis is halved until they do. That is what a reader of a few items
+decodes, and half of what C-Blosc2 would choose for a chunk of 4 MiB; smaller ones take a fifth longer to convert.
 """
 
 import functools
