@@ -92,7 +92,7 @@ def parse_http(address: str) -> tuple[str, int]:
     """
     host, colon, port = address.rpartition(":")
     host = host[1:-1] if host.startswith("[") and host.endswith("]") else host
-    if not colon or not (port.isascii() and port.isdigit()) or int(port) > 65535:
+    if not colon or "/" in host or not (port.isascii() and port.isdigit()) or int(port) > 65535:
         raise BadRequest(f"HTTP address {shown(address)}: wanted HOST:PORT, such as 127.0.0.1:8000")
     return host or "127.0.0.1", int(port)
 
