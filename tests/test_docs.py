@@ -18,6 +18,7 @@ from zcat.protocol import (
     broker_choice,
     codec,
     directory,
+    entrances,
     federation,
     federation_messages,
     follower,
@@ -55,7 +56,18 @@ CONSTANTS = {name: value for name, value in vars(limits).items() if name.isupper
     "OWNER_HEX_LENGTH": names.OWNER_HEX_LENGTH,
     "LINEAGE_HEX_LENGTH": codec.LINEAGE_HEX_LENGTH,
 }
-MODULES = (announcer, broker_choice, config, directory, federation, follower, reconciler, serving, transfer)
+MODULES = (
+    announcer,
+    broker_choice,
+    config,
+    directory,
+    entrances,
+    federation,
+    follower,
+    reconciler,
+    serving,
+    transfer,
+)
 
 
 def sections(text, mark):

@@ -168,3 +168,12 @@ def test_a_broker_that_comes_back_is_told_at_its_first_sign_of_life() -> None:
     assert due_s is not None
     assert messages(machine.heard(0, due_s - 2.0)) == [RENEW]
     assert machine.heard(0, due_s - 1.9) == []
+
+
+def test_a_broker_that_is_learned_of_is_told_at_once_and_one_that_is_forgotten_no_more() -> None:
+    machine = listed(1)
+    assert machine.add(7, 0.5) == [SendTo(7, Announce(CLAIM), 2)]
+    machine.answered(7, TAKEN, 2, 0.6)
+    assert machine.listed_count == 2
+    machine.drop(7)
+    assert messages(machine.tick(3.0)) == [RENEW]

@@ -76,3 +76,19 @@ def test_a_subscriber_that_slept_itself_does_not_blame_the_broker() -> None:
     assert machine.tick(61.0) == [PING_1]
     assert machine.answered(1, pong(1), 61.0) == []
     assert machine.in_use == 1
+
+
+def test_a_broker_that_is_learned_of_is_asked_when_none_is_in_use() -> None:
+    machine = using(1)
+    assert machine.add(5) == []
+    seen = [effect for _, effect in run(machine, 4.2)]
+    assert seen[seen.index(Lost(1)) :] == [Lost(1), PING_0, PING_1, SendTo(5, Ping())]
+    assert machine.add(6) == [SendTo(6, Ping())]
+    assert machine.answered(5, pong(5), 4.6) == [Use(5, pong(5))]
+
+
+def test_a_broker_that_is_forgotten_is_no_more_in_use() -> None:
+    machine = using(1)
+    assert machine.drop(0, 1.0) == []
+    machine.add(5)
+    assert machine.drop(1, 1.0) == [Lost(1), SendTo(5, Ping())]

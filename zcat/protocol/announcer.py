@@ -61,7 +61,7 @@ class Announcer:
 
         Args:
             claim: what to list; its incarnation is on the disk already.
-            brokers_count: length of the list of brokers that `SendTo` numbers.
+            brokers_count: brokers that there are at the start, numbered from 0 as in `SendTo`.
             now_s: the time.
             random: for the jitter.
             times: the defaults if None.
@@ -69,24 +69,33 @@ class Announcer:
         self.claim = claim
         self._times = times or AnnouncerTimes()
         self._random = random
-        self._brokers = [_Conversation(now_s) for _ in range(brokers_count)]
+        self._brokers = {number: _Conversation(now_s) for number in range(brokers_count)}
         self._last_id = 0
         self._raising = False
 
     @property
     def listed_count(self) -> int:
         """How many brokers have confirmed the claim as it is now."""
-        return sum(broker.told == self.claim for broker in self._brokers)
+        return sum(broker.told == self.claim for broker in self._brokers.values())
 
     @property
     def contested(self) -> bool:
         """A broker said that another owner claims the same root."""
-        return any(broker.contested for broker in self._brokers)
+        return any(broker.contested for broker in self._brokers.values())
 
     @property
     def is_withdrawn(self) -> bool:
         """The claim is withdrawn, and every broker has confirmed it."""
         return self.claim.deleted and self.listed_count == len(self._brokers)
+
+    def add(self, broker: int, now_s: float) -> list[Effect]:
+        """Take another broker: it is told at once."""
+        self._brokers[broker] = _Conversation(now_s)
+        return self.tick(now_s)
+
+    def drop(self, broker: int) -> None:
+        """Forget a broker."""
+        del self._brokers[broker]
 
     def update(self, claim: Claim, now_s: float) -> list[Effect]:
         """Announce a later claim in place of the present one: another seq, or a new life."""
@@ -95,14 +104,14 @@ class Announcer:
         if claim.incarnation > self.claim.incarnation:
             self._raising = False
         self.claim = claim
-        for broker in self._brokers:
+        for broker in self._brokers.values():
             if broker.failures == 0:  # one that does not answer keeps its slow rhythm
                 broker.next_at_s = min(broker.next_at_s, max(now_s, broker.asked_at_s + self._times.change_s))
         return self.tick(now_s)
 
     def withdraw(self, now_s: float) -> list[Effect]:
         """Announce the tombstone, to all at once. Goes on until every broker has confirmed it."""
-        for broker in self._brokers:
+        for broker in self._brokers.values():
             broker.failures, broker.asked, broker.asked_at_s = 0, None, float("-inf")
         self._raising = False
         return self.update(replace(self.claim, seq=self.claim.seq + 1, deleted=True), now_s)
@@ -145,7 +154,7 @@ class Announcer:
         if self._raising:
             return []
         effects: list[Effect] = []
-        for index, talk in enumerate(self._brokers):
+        for index, talk in self._brokers.items():
             if now_s < talk.next_at_s:
                 continue
             if talk.asked is not None and now_s >= talk.asked_at_s + self._times.answer_wait_s:
@@ -155,7 +164,7 @@ class Announcer:
 
     def next_deadline_s(self) -> float | None:
         """When `tick` wants to be called, or None while there is nothing to send."""
-        at_s = min((talk.next_at_s for talk in self._brokers), default=float("inf"))
+        at_s = min((talk.next_at_s for talk in self._brokers.values()), default=float("inf"))
         return None if self._raising or at_s == float("inf") else at_s
 
     def _ask(self, index: int, talk: _Conversation, now_s: float) -> SendTo:

@@ -48,19 +48,32 @@ class BrokerChoice:
         """Begin with none in use; the first `tick` asks all.
 
         Args:
-            brokers_count: length of the list of brokers that the effects number.
+            brokers_count: brokers that there are at the start, numbered from 0 as in the effects.
             now_s: the time.
             random: for the jitter.
             times: the defaults if None.
         """
         self.in_use: int | None = None
-        self._count = brokers_count
+        self._brokers = list(range(brokers_count))
         self._random = random
         self._times = times or ChoiceTimes()
         self._next_at_s = now_s
         self._searches = 0
         self._unanswered_since_s: float | None = None
         self._pong: Pong | None = None
+
+    def add(self, broker: int) -> list[Effect]:
+        """Take another broker; ask it, if none is in use."""
+        self._brokers.append(broker)
+        return [SendTo(broker, Ping())] if self.in_use is None else []
+
+    def drop(self, broker: int, now_s: float) -> list[Effect]:
+        """Forget a broker."""
+        self._brokers.remove(broker)
+        if broker != self.in_use:
+            return []
+        self.in_use = self._unanswered_since_s = self._pong = None
+        return [Lost(broker), *self._search(now_s)]
 
     def answered(self, broker: int, pong: Pong, now_s: float) -> list[Effect]:
         """Take an answer: the first one of a search decides."""
@@ -101,7 +114,7 @@ class BrokerChoice:
         times = self._times
         self._searches += 1
         self._next_at_s = now_s + backoff_s(self._searches, times.search_first_s, times.search_max_s, self._random)
-        return [SendTo(broker, Ping()) for broker in range(self._count)]
+        return [SendTo(broker, Ping()) for broker in self._brokers]
 
 
 def _place(pong: Pong) -> tuple[str, int, str | None, str | None]:

@@ -1,7 +1,8 @@
 """A publisher's side of its brokers: each lists the root, and each forwards the root's events.
 
-One DEALER to the directory of every broker, and one PUB, connected to the ingress of every broker that
-answers. Nothing depends on a broker: one that is away is asked again, ever more slowly, by the `Announcer`.
+One DEALER to the directory of every broker that is configured or that these tell of, and one PUB, connected to as
+few brokers' ingresses as it takes for all of them to have the events (`zcat.protocol.entrances`). Nothing depends
+on a broker: one that is away is asked again, ever more slowly, by the `Announcer`.
 """
 
 import logging
@@ -13,14 +14,13 @@ from zcat.errors import BadName
 from zcat.logs import kv
 from zcat.model.root import Claim
 from zcat.net.loop import Loop, Timer
-from zcat.net.sockets import SocketFactory, connect, disconnect
+from zcat.net.sockets import Socket, SocketFactory, connect, disconnect
 from zcat.net.wire import Part, Parts, Sent, send
 from zcat.protocol.announcer import Announcer, AnnouncerTimes, RaiseIncarnation
 from zcat.protocol.brokers import SendTo, reached_by
-from zcat.protocol.messages import Changes, Failed, Granted, Message, Ping, Pong, decode, encode
-
-PING_S = 2.0
-"""Between two questions to a broker where its ingress is: it may have come back elsewhere."""
+from zcat.protocol.entrances import Enter, Entrances, Leave
+from zcat.protocol.known_brokers import Forgotten, KnownBrokers, Met
+from zcat.protocol.messages import Changes, Failed, Granted, Message, Pong, decode, encode
 
 RESEND_S = 0.02
 RESENDS_MAX = 40
@@ -46,22 +46,30 @@ class Announcing:
             BadName: an endpoint is not one.
         """
         self._loop = loop
-        self._brokers = tuple(brokers)
+        self._sockets = sockets
         self._outdone = outdone
         self._announcer: Announcer | None = None
         self._timer: Timer | None = None
-        self._ingresses: list[str | None] = [None] * len(brokers)
         self._pub = sockets.pub()
         loop.register(self._pub)
-        self._dealers = [sockets.dealer() for _ in brokers]
-        for index, dealer in enumerate(self._dealers):
-            loop.register(dealer, partial(self._receive, index))
-            connect(dealer, brokers[index])
+        self._dealers: dict[int, Socket] = {}
+        self._ingresses: dict[int, str] = {}  # those that events go to
+        now_s = loop.now_s()
+        self._known = KnownBrokers(now_s)
+        self._entrances = Entrances(now_s, random.random)
+        for met in self._known.configured(brokers, now_s):
+            assert isinstance(met, Met)
+            self._connect(met)
 
     @property
     def listed_count(self) -> int:
         """Brokers that have confirmed the claim as it is now."""
         return self._announcer.listed_count if self._announcer else 0
+
+    @property
+    def used_count(self) -> int:
+        """Brokers that events are sent to: one is enough for all that are linked."""
+        return len(self._ingresses)
 
     @property
     def is_contested(self) -> bool:
@@ -72,7 +80,7 @@ class Announcing:
         """Announce, and keep the claim listed from now on."""
         now_s = self._loop.now_s()
         times = AnnouncerTimes(renew_s=renew_s)
-        self._announcer = Announcer(claim, len(self._brokers), now_s, random.random, times)
+        self._announcer = Announcer(claim, len(self._dealers), now_s, random.random, times)
         self._tick()
         self._ping()
 
@@ -99,27 +107,57 @@ class Announcing:
             case Granted() | Failed() as answer:
                 if self._announcer is not None:
                     self._obey(self._announcer.answered(broker, answer, received.id, self._loop.now_s()))
-            case Pong() as pong:
-                self._found_ingress(broker, pong)
-                if self._announcer is not None:
-                    self._obey(self._announcer.heard(broker, self._loop.now_s()))
+            case Pong() as pong if self._announcer is not None and broker in self._dealers:
+                now_s = self._loop.now_s()
+                self._enter(self._entrances.answered(broker, pong))
+                self._meet(self._known.heard(broker, pong, now_s))
+                if broker in self._dealers:  # else it is known under another number, too
+                    self._obey(self._announcer.heard(broker, now_s))
             case _:
-                log.debug("an answer to nothing %s", kv(verb=received.message.verb, broker=self._brokers[broker]))
+                log.debug("an answer to nothing %s", kv(verb=received.message.verb, broker=broker))
 
-    def _found_ingress(self, broker: int, pong: Pong) -> None:
-        ingress = reached_by(pong.ingress, self._brokers[broker]) if pong.ingress else None
-        former = self._ingresses[broker]
-        if ingress == former:
-            return
-        self._ingresses[broker] = ingress
-        if former is not None and former not in self._ingresses:
-            disconnect(self._pub, former)
-        if ingress is not None and self._ingresses.count(ingress) == 1:
-            try:
+    def _connect(self, met: Met) -> None:
+        dealer = self._dealers[met.broker] = self._sockets.dealer(met.endpoint)
+        self._loop.register(dealer, partial(self._receive, met.broker))
+        self._enter(self._entrances.add(met.broker))
+
+    def _meet(self, effects: Sequence[Met | Forgotten]) -> None:
+        assert self._announcer is not None
+        for effect in effects:
+            if isinstance(effect, Met):
+                log.info("another broker %s", kv(endpoint=effect.endpoint))
+                self._connect(effect)
+                self._obey(self._announcer.add(effect.broker, self._loop.now_s()))
+            else:
+                self._enter(self._entrances.drop(effect.broker))
+                self._announcer.drop(effect.broker)
+                dealer = self._dealers.pop(effect.broker)
+                self._loop.unregister(dealer)
+                dealer.close(linger=0)
+
+    def _enter(self, effects: Sequence[SendTo | Enter | Leave]) -> None:
+        for effect in effects:
+            match effect:
+                case SendTo():
+                    self._send(effect.broker, effect.message, effect.id, RESENDS_MAX)
+                case Enter():
+                    self._enter_at(effect)
+                case Leave():
+                    ingress = self._ingresses.pop(effect.broker, None)
+                    if ingress is not None and ingress not in self._ingresses.values():
+                        disconnect(self._pub, ingress)
+
+    def _enter_at(self, enter: Enter) -> None:
+        broker = self._known.endpoint(enter.broker)
+        ingress = reached_by(enter.ingress, broker)
+        try:
+            if ingress not in self._ingresses.values():
                 connect(self._pub, ingress)
-            except BadName as error:
-                self._ingresses[broker] = None
-                log.warning("a broker's ingress is unusable %s", kv(broker=self._brokers[broker], reason=error))
+        except BadName as error:
+            log.warning("a broker's ingress is unusable %s", kv(broker=broker, reason=error))
+        else:
+            self._ingresses[enter.broker] = ingress
+            log.info("events go to %s", kv(broker=broker))
 
     def _obey(self, effects: Sequence[SendTo | RaiseIncarnation]) -> None:
         for effect in effects:
@@ -142,13 +180,14 @@ class Announcing:
         self._obey(self._announcer.tick(self._loop.now_s()))
 
     def _ping(self) -> None:
-        for broker in range(len(self._brokers)):
-            self._send(broker, Ping(), 0, RESENDS_MAX)
-        self._loop.call_after(PING_S, self._ping)
+        self._enter(self._entrances.tick(self._loop.now_s()))
+        self._loop.call_at(self._entrances.next_deadline_s(), self._ping)
 
     def _send(self, broker: int, message: Message, id: int, attempts: int) -> None:
-        sent = send(self._dealers[broker], _parts(message, id))
-        if sent is Sent.BUSY and attempts:
+        dealer = self._dealers.get(broker)
+        if dealer is None:  # forgotten meanwhile
+            return
+        if send(dealer, _parts(message, id)) is Sent.BUSY and attempts:
             self._loop.call_after(RESEND_S, partial(self._send, broker, message, id, attempts - 1))
 
 

@@ -1,6 +1,6 @@
 """A subscriber's conversation with its brokers: the shell of ``protocol.broker_choice`` and ``directory_view``.
 
-Lives on the subscriber's loop.
+The brokers are those of the configuration, and those that these tell of. Lives on the subscriber's loop.
 """
 
 import functools
@@ -19,6 +19,7 @@ from zcat.protocol import broker_choice, directory_view
 from zcat.protocol.broker_choice import BrokerChoice, Lost, Use
 from zcat.protocol.brokers import DIRECTORY_TOPIC, Random, SendTo, reached_by
 from zcat.protocol.directory_view import Ask, ClaimChanged, DirectoryView
+from zcat.protocol.known_brokers import Forgotten, KnownBrokers, Met
 from zcat.protocol.messages import Changes, DirectoryChanged, Listing, Message, Pong, decode, encode
 
 RESEND_S = 0.02
@@ -46,21 +47,21 @@ class BrokerInUse:
         self.on_changes: Callable[[Changes], None] = lambda changes: None
         self.in_use: str | None = None
         """Endpoint of the broker that answers; None while none does. Any thread may look."""
-        self._brokers = [check_endpoint(broker) for broker in brokers]
+        self._brokers = list(dict.fromkeys(check_endpoint(broker) for broker in brokers))
+        self._known = KnownBrokers(loop.now_s())
         self._loop = loop
         self._sockets = sockets
         self._view = view
-        self._choice = BrokerChoice(len(brokers), loop.now_s(), random)
-        self._dealers: list[Socket] = []
+        self._choice = BrokerChoice(len(self._brokers), loop.now_s(), random)
+        self._dealers: dict[int, Socket] = {}
         self._sub: Socket | None = None
         self._topics: set[bytes] = {DIRECTORY_TOPIC}
 
     def start(self) -> None:
         """Connect to all brokers; `tick` asks them."""
-        for number, broker in enumerate(self._brokers):
-            dealer = self._sockets.dealer(broker)
-            self._dealers.append(dealer)
-            self._loop.register(dealer, functools.partial(self._answered, number))
+        for met in self._known.configured(self._brokers, self._loop.now_s()):
+            assert isinstance(met, Met)
+            self._connect(met)
 
     def subscribe(self, topic: bytes) -> None:
         """Hear events of a topic, from this broker and from those after it."""
@@ -83,12 +84,29 @@ class BrokerInUse:
         message, now_s = decode(parts).message, self._loop.now_s()
         if isinstance(message, Pong):
             if message.service != "broker":
-                raise BadMessage(f"{self._brokers[number]} is a {message.service}, wanted a broker")
+                raise BadMessage(f"{self._known.endpoint(number)} is a {message.service}, wanted a broker")
             self._choose(self._choice.answered(number, message, now_s))
             if number == self._choice.in_use:
                 self._look(self._view.pong(message, now_s))
+            self._meet(self._known.heard(number, message, now_s))
         elif isinstance(message, Listing) and number == self._choice.in_use:
             self._look(self._view.listing(message, now_s))
+
+    def _connect(self, met: Met) -> None:
+        dealer = self._dealers[met.broker] = self._sockets.dealer(met.endpoint)
+        self._loop.register(dealer, functools.partial(self._answered, met.broker))
+
+    def _meet(self, effects: Iterable[Met | Forgotten]) -> None:
+        for effect in effects:
+            if isinstance(effect, Met):
+                log.info("another broker %s", kv(endpoint=effect.endpoint))
+                self._connect(effect)
+                self._choose(self._choice.add(effect.broker))
+            else:
+                dealer = self._dealers.pop(effect.broker)
+                self._loop.unregister(dealer)
+                dealer.close(linger=0)
+                self._choose(self._choice.drop(effect.broker, self._loop.now_s()))
 
     def _heard(self, parts: Parts) -> None:
         message, now_s = decode(parts[1:]).message, self._loop.now_s()
@@ -105,12 +123,12 @@ class BrokerInUse:
                 case Use():
                     self._use(effect)
                 case Lost():
-                    log.warning("broker does not answer %s", kv(endpoint=self._brokers[effect.broker]))
+                    log.warning("broker is lost %s", kv(endpoint=self.in_use))
                     self.in_use = None
                     self._view.lost()
 
     def _use(self, use: Use) -> None:
-        broker = self._brokers[use.broker]
+        broker = self._known.endpoint(use.broker)
         log.info("broker in use %s", kv(endpoint=broker, version=use.pong.version))
         self._unhear()
         if use.pong.egress is not None:
@@ -144,6 +162,9 @@ class BrokerInUse:
                     self.on_claim(effect)
 
     def _send(self, number: int, message: Message, id: int = 0, attempts: int = RESENDS_MAX) -> None:
-        if send(self._dealers[number], encode(message, id)) is Sent.BUSY and attempts:
+        dealer = self._dealers.get(number)
+        if dealer is None:  # forgotten meanwhile
+            return
+        if send(dealer, encode(message, id)) is Sent.BUSY and attempts:
             again = functools.partial(self._send, number, message, id, attempts - 1)
             self._loop.call_after(RESEND_S, again)

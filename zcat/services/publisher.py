@@ -151,6 +151,7 @@ class Publisher:
             "incarnation": catalogue.incarnation,
             "seq": catalogue.seq,
             "brokers_listing": self._announcing.listed_count,
+            "brokers_used": self._announcing.used_count,
             "contested": int(self._announcing.is_contested),
             "requests": counters.requests,
             "answers": counters.answers,

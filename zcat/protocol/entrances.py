@@ -1,0 +1,115 @@
+"""Machine: through which brokers a publisher's events go.
+
+Each broker of a federation passes on what enters at the others, and tells in its pong whom it is linked to. So one
+entrance is enough for all that are linked to it; a broker that is not, because it stands alone or is cut off from
+the others, has one of its own. While links come and go an event may take two ways, which its number shows.
+"""
+
+from dataclasses import dataclass
+
+from zcat.protocol.brokers import Random, SendTo
+from zcat.protocol.messages import Ping, Pong
+
+
+@dataclass(frozen=True, slots=True)
+class Enter:
+    """Effect: send events to the ingress of that broker, too."""
+
+    broker: int
+    ingress: str
+    """As the broker announced it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Leave:
+    """Effect: take an `Enter` back."""
+
+    broker: int
+
+
+Effect = SendTo | Enter | Leave
+
+
+@dataclass(frozen=True, slots=True)
+class EntranceTimes:
+    """The patience of a publisher with its brokers."""
+
+    ping_s: float = 1.0
+    silent_s: float = 3.0
+    """A broker that did not answer a ping for so long is away."""
+
+
+@dataclass(slots=True)
+class _Broker:
+    pong: Pong | None = None
+    """Its last answer; None while it is away."""
+    unanswered_since_s: float | None = None
+
+
+class Entrances:
+    """The brokers, and which of them are in use."""
+
+    def __init__(self, now_s: float, random: Random, times: EntranceTimes | None = None) -> None:
+        """Begin without brokers.
+
+        Args:
+            now_s: the time.
+            random: for the jitter.
+            times: the defaults if None.
+        """
+        self._random = random
+        self._times = times or EntranceTimes()
+        self._brokers: dict[int, _Broker] = {}
+        self._used: dict[int, str] = {}  # ingresses
+        self._next_at_s = now_s
+
+    def add(self, broker: int) -> list[Effect]:
+        """Take another broker, and ask it."""
+        self._brokers[broker] = _Broker()
+        return [SendTo(broker, Ping())]
+
+    def drop(self, broker: int) -> list[Effect]:
+        """Forget a broker."""
+        del self._brokers[broker]
+        return self._choose()
+
+    def answered(self, broker: int, pong: Pong) -> list[Effect]:
+        """Take a broker's answer."""
+        held = self._brokers[broker]
+        held.pong, held.unanswered_since_s = pong, None
+        return self._choose()
+
+    def tick(self, now_s: float) -> list[Effect]:
+        """Ping all; leave who is silent."""
+        late_s = now_s - self._next_at_s
+        if late_s < 0:
+            return []
+        self._next_at_s = now_s + self._times.ping_s * (1 - self._random() / 4)
+        for held in self._brokers.values():
+            since_s = held.unanswered_since_s
+            if since_s is None or late_s > self._times.ping_s:  # then we slept, and an answer may wait unread
+                held.unanswered_since_s = now_s
+            elif now_s >= since_s + self._times.silent_s:
+                held.pong = None
+        return [*self._choose(), *(SendTo(broker, Ping()) for broker in self._brokers)]
+
+    def next_deadline_s(self) -> float:
+        """When `tick` wants to be called."""
+        return self._next_at_s
+
+    def _choose(self) -> list[Effect]:
+        used = self._used
+        here = {number: held.pong for number, held in self._brokers.items() if held.pong and held.pong.ingress}
+        entered: dict[int, str] = {}
+        owners: set[str] = set()
+        for number in sorted(here, key=lambda number: (number not in used, number)):  # who is in use stays so
+            pong = here[number]
+            if owners.isdisjoint([pong.owner, *(neighbour.owner for neighbour in pong.neighbours)]):
+                entered[number] = pong.ingress or ""
+                owners.add(pong.owner)
+        if not here:  # whoever is in use may come back
+            entered = {number: ingress for number, ingress in used.items() if number in self._brokers}
+        self._used = entered
+        left = [number for number in used if used[number] != entered.get(number)]
+        new = [number for number in entered if used.get(number) != entered[number]]
+        return [*map(Leave, left), *(Enter(number, entered[number]) for number in new)]
