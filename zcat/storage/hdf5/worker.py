@@ -5,7 +5,6 @@ process that started it is gone. It limits itself before it loads HDF5; whoever 
 """
 
 import fcntl
-import gc
 import importlib
 import os
 import resource
@@ -31,7 +30,6 @@ EXIT_MEMORY = 3
 
 _REQUEST_BODIES_BYTES_MAX = 0
 _OPEN_DESCRIPTORS_MAX = 64
-_COLLECT_EVERY = 50_000  # allocations; the default makes a fifth of the time of an inventory
 
 
 def main(handlers: Callable[[], Mapping[str, Handler]], arguments: list[str]) -> None:
@@ -53,8 +51,6 @@ def main(handlers: Callable[[], Mapping[str, Handler]], arguments: list[str]) ->
     except Exception as error:
         send(sock, {"code": "failed", "message": _said(error)}, [])
         raise
-    gc.freeze()
-    gc.set_threshold(_COLLECT_EVERY)
     send(sock, {}, [])
     _serve(sock, by_name, cpu_s, answer_bytes_max, idle_s)
 
