@@ -171,7 +171,9 @@ def test_an_http_address_is_host_and_port(text, address):
     assert parse_http(text) == address
 
 
-@pytest.mark.parametrize("text", ["", "8000", "host", "host:", "host:http", "host:65536", "host:-1", "http://host:1"])
+@pytest.mark.parametrize(
+    "text", ["", "8000", "host", "host:", "host:http", "host:65536", "host:-1", "http://host:1"]
+)
 def test_what_is_no_http_address_is_refused(text):
     with pytest.raises(BadRequest, match="HOST:PORT"):
         parse_http(text)
