@@ -63,6 +63,7 @@ def test_whoever_follows_one_of_two_claimants_stays_and_a_newcomer_has_to_choose
 
 def test_a_contested_root_of_the_configuration_is_followed_when_one_claim_is_left(network, folder, caplog):
     publishers = [network.publisher("sst", folder, f"state-{n}") for n in range(2)]
+    eventually(lambda: network.brokers[0].stats()["live"] == 2)  # else the first one is followed alone
     subscriber = network.subscriber(follow=("sst",))
     eventually(lambda: "not followed root=sst" in caplog.text)
     assert not any(view.followed for view in subscriber.roots())
