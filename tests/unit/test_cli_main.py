@@ -112,6 +112,22 @@ def test_a_reader_that_goes_away_is_no_news():
         assert process.wait(30) == exits.BROKEN_PIPE
 
 
+def test_a_full_disk_behind_the_output_is_one_line_and_status_7():
+    with open("/dev/full", "w") as full:
+        command = [sys.executable, "-m", "zcat", "completion", "zsh"]
+        done = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, text=True, timeout=30, check=False)
+    assert done.returncode == exits.LOCAL
+    assert done.stderr == "zcat: storage-failed: the output cannot be written: No space left on device\n"
+
+
+@pytest.mark.parametrize("closed", ["<&-", ">&-", "2>&-", "<&- >&- 2>&-"])
+def test_closed_streams_are_no_trouble(closed):
+    command = f"exec {sys.executable} -m zcat roots --url http://127.0.0.1:1 {closed}"
+    done = subprocess.run(["sh", "-c", command], capture_output=True, text=True, timeout=30, check=False)
+    assert (done.returncode, done.stdout) == (exits.UNREACHABLE, "")
+    assert done.stderr.count("\n") == ("2>&-" not in closed)
+
+
 @pytest.mark.parametrize("shell", SHELLS)
 def test_each_shell_can_complete(shell, capsys):
     status, out, _ = run(capsys, "completion", shell)

@@ -3,13 +3,14 @@
 Nothing heavy is imported here: `zcat --help` and the hand-over to gzip's ``zcat`` take hardly longer than Python.
 """
 
+import errno
 import os
 import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, NoReturn
 
 from zcat.cli import exits, handover
-from zcat.errors import BadRequest, ZcatError
+from zcat.errors import BadRequest, StorageFailed, ZcatError
 
 if TYPE_CHECKING:
     import argparse
@@ -23,6 +24,8 @@ COMMANDS = (
 
 OPTIONS = ("-h", "--help", "--version", "--log-level", "--url", "--config")
 """What may stand before a command."""
+
+_OUTPUT_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO)
 
 _EPILOG = """\
 to begin with:
@@ -43,6 +46,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; return its exit status."""
     if arguments is None:
         arguments = sys.argv[1:]
+        _open_what_is_closed()
         sys.stdout.reconfigure(errors="replace")  # type: ignore[union-attr]  # a terminal may lack a letter
     arguments = list(arguments)
     try:
@@ -54,9 +58,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         return exits.INTERRUPTED
     except BrokenPipeError:
-        # Python flushes at its end, and would complain there
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        _drop_output()
         return exits.BROKEN_PIPE
+    except OSError as error:
+        if error.errno not in _OUTPUT_ERRORS:
+            raise
+        _drop_output()
+        return _say(StorageFailed(f"the output cannot be written: {error.strerror}"))
 
 
 def make_parser() -> "argparse.ArgumentParser":
@@ -114,6 +122,22 @@ def _check_command(arguments: list[str]) -> None:
         if os.path.isdir(arguments[0]):
             raise BadRequest(f"{name} is a folder, and no command; 'zcat up {arguments[0]}' shares it")
         raise BadRequest(f"{name} is neither a command nor a file{nearest(arguments[0], COMMANDS)}")
+
+
+def _open_what_is_closed() -> None:
+    """Open standard streams that are closed, as ``2>&-`` or a service's starter may do.
+
+    Python has None for them, to print to which is to print elsewhere; and their numbers would be those of the
+    next files that are opened.
+    """
+    for name in ("stdin", "stdout", "stderr"):
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(os.devnull, "r" if name == "stdin" else "w"))  # noqa: SIM115
+
+
+def _drop_output() -> None:
+    # Python flushes at its end, and would complain there
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _say(error: ZcatError) -> int:
