@@ -63,6 +63,14 @@ def test_an_address_is_a_root_or_a_dataset(client):
         client["lab/../etc"]
 
 
+def test_a_client_has_roots_and_what_is_in_them(client):
+    assert "lab" in list(client)
+    for address in ("lab", "lab/a/wind", "lab/notes"):
+        assert address in client
+    for address in ("nowhere", "lab/nothing", "lab/../etc", "", 5):
+        assert address not in client
+
+
 def test_following_is_for_all_and_shows_in_the_root(client, backend):
     root = client["lab"]
     root.unfollow()

@@ -1,5 +1,6 @@
 """A client: everything that one subscriber offers."""
 
+from collections.abc import Iterator
 from types import TracebackType
 from typing import Any, Self
 
@@ -7,7 +8,7 @@ from zcat.client.backend import Address, Backend, Listed
 from zcat.client.dataset import Dataset
 from zcat.client.http_backend import DEFAULT_TIMEOUT_S, HttpBackend
 from zcat.client.roots import Root, find_root, open_dataset
-from zcat.errors import BadName
+from zcat.errors import BadName, NotFound, NotReadable, RootContested
 from zcat.names import shown, split_address
 
 DEFAULT_URL = "http://127.0.0.1:8000"
@@ -36,7 +37,8 @@ def connect(url: str = DEFAULT_URL, timeout_s: float = DEFAULT_TIMEOUT_S) -> "Cl
 class Client:
     """What a subscriber offers. Any number of threads may use one.
 
-    ``client["weather"]`` is a `Root`, ``client["weather/2024/wind.b2nd"]`` a `Dataset`. All errors are
+    ``client["weather"]`` is a `Root`, ``client["weather/2024/wind.b2nd"]`` a `Dataset`; ``in`` says
+    whether there is such a thing, and iteration gives the names of the roots. All errors are
     ``zcat.ZcatError``; that nobody answers is `Unavailable`.
     """
 
@@ -96,6 +98,20 @@ class Client:
     def __getitem__(self, address: str) -> Any:
         root, path = split_address(address)
         return open_dataset(self._backend, Address(root, path)) if path else self.root(root)
+
+    def __iter__(self) -> Iterator[str]:
+        return iter([root.name for root in self.roots()])
+
+    def __contains__(self, address: object) -> bool:
+        if not isinstance(address, str):
+            return False
+        try:
+            self[address]
+        except (BadName, NotFound):
+            return False
+        except (NotReadable, RootContested):
+            return True
+        return True
 
     def list(self, address: str) -> list[Listed]:
         """Return the datasets of a root, or of a folder in it, by path; folders in between are not listed.
