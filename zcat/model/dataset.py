@@ -6,7 +6,9 @@ byte frame. `Geometry` says how its bytes are cut into chunks; `Entry` is its li
 """
 
 import enum
+import itertools
 import math
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -174,32 +176,51 @@ def check_geometry(geometry: Geometry, chunk_bytes_max: int, nchunks_max: int) -
     Raises:
         BadContent: the message says which number, what it was, and what was wanted.
     """
-
-    def wanted(condition: bool, what: str) -> None:
-        if not condition:
-            raise BadContent(f"impossible geometry: {what}")
-
-    g, a = geometry, geometry.array
-    wanted(0 <= g.nbytes < 1 << 62, f"nbytes is {g.nbytes}")
-    wanted(0 <= g.chunksize <= chunk_bytes_max, f"a chunk of {g.chunksize} bytes, the limit is {chunk_bytes_max}")
-    wanted(0 <= g.blocksize <= max(g.chunksize, 0), f"a block of {g.blocksize} bytes in a chunk of {g.chunksize}")
-    wanted(1 <= g.typesize <= 255, f"typesize is {g.typesize}, wanted 1 to 255")
-    wanted(g.nbytes == 0 or g.chunksize > 0, f"{g.nbytes} bytes in chunks of {g.chunksize}")
-    if a is not None:
-        wanted(len(a.shape) <= DIMENSIONS_MAX, f"{len(a.shape)} dimensions, Blosc2 has at most {DIMENSIONS_MAX}")
-        wanted(len(a.shape) == len(a.chunks) == len(a.blocks), "shape, chunks and blocks differ in length")
-        wanted(a.itemsize >= 1, f"items of {a.itemsize} bytes")
-        wanted(g.typesize in (a.itemsize, 1), f"typesize {g.typesize} of items of {a.itemsize} bytes")
-        wanted(all(0 <= s < 1 << 62 for s in a.shape), f"shape is {a.shape}")
-        if 0 not in a.shape:
-            wanted(all(c > 0 for c in a.chunks), f"chunks are {a.chunks}")
-            pairs = zip(a.blocks, a.chunks, strict=True)
-            wanted(all(0 < b <= c for b, c in pairs), f"blocks {a.blocks} in chunks {a.chunks}")
-            padded = math.prod(a.padded_chunk) * a.itemsize
-            wanted(padded == g.chunksize, f"chunks {a.chunks} make {padded} bytes, the frame says {g.chunksize}")
-            block = math.prod(a.blocks) * a.itemsize
-            wanted(block == g.blocksize, f"blocks {a.blocks} make {block} bytes, the frame says {g.blocksize}")
-            whole = math.prod(a.grid) * g.chunksize
-            wanted(whole == g.nbytes, f"{math.prod(a.grid)} chunks make {whole} bytes, the frame says {g.nbytes}")
-    wanted(g.nchunks <= nchunks_max, f"{g.nchunks} chunks, the limit is {nchunks_max}")
+    faults = itertools.chain(_faults_of_bytes(geometry, chunk_bytes_max), _faults_of_array(geometry))
+    for fault in faults:  # the first one ends it: what follows would compute with wrong numbers
+        raise BadContent(f"impossible geometry: {fault}")
+    if geometry.nchunks > nchunks_max:
+        raise BadContent(f"impossible geometry: {geometry.nchunks} chunks, the limit is {nchunks_max}")
     return geometry
+
+
+def _faults_of_bytes(g: Geometry, chunk_bytes_max: int) -> Iterator[str]:
+    if not 0 <= g.nbytes < 1 << 62:
+        yield f"nbytes is {g.nbytes}"
+    if not 0 <= g.chunksize <= chunk_bytes_max:
+        yield f"a chunk of {g.chunksize} bytes, the limit is {chunk_bytes_max}"
+    if not 0 <= g.blocksize <= g.chunksize:
+        yield f"a block of {g.blocksize} bytes in a chunk of {g.chunksize}"
+    if not 1 <= g.typesize <= 255:
+        yield f"typesize is {g.typesize}, wanted 1 to 255"
+    if g.nbytes and not g.chunksize:
+        yield f"{g.nbytes} bytes in chunks of {g.chunksize}"
+
+
+def _faults_of_array(g: Geometry) -> Iterator[str]:
+    a = g.array
+    if a is None:
+        return
+    if len(a.shape) > DIMENSIONS_MAX:
+        yield f"{len(a.shape)} dimensions, Blosc2 has at most {DIMENSIONS_MAX}"
+    if not len(a.shape) == len(a.chunks) == len(a.blocks):
+        yield "shape, chunks and blocks differ in length"
+    if a.itemsize < 1 or g.typesize not in (a.itemsize, 1):
+        yield f"typesize {g.typesize} of items of {a.itemsize} bytes"
+    if not all(0 <= s < 1 << 62 for s in a.shape):
+        yield f"shape is {a.shape}"
+    if 0 not in a.shape:
+        yield from _faults_of_chunks(g, a)
+
+
+def _faults_of_chunks(g: Geometry, a: ArrayGeometry) -> Iterator[str]:
+    if not all(0 < b <= c for b, c in zip(a.blocks, a.chunks, strict=True)):
+        yield f"blocks {a.blocks} in chunks {a.chunks}"
+    padded, block = math.prod(a.padded_chunk) * a.itemsize, math.prod(a.blocks) * a.itemsize
+    if padded != g.chunksize:
+        yield f"chunks {a.chunks} make {padded} bytes, the frame says {g.chunksize}"
+    if block != g.blocksize:
+        yield f"blocks {a.blocks} make {block} bytes, the frame says {g.blocksize}"
+    count = math.prod(a.grid)
+    if count * g.chunksize != g.nbytes:
+        yield f"{count} chunks make {count * g.chunksize} bytes, the frame says {g.nbytes}"
