@@ -19,6 +19,7 @@ from held_datasets import example_roots, held_app, held_array, held_bytes
 from zcat.config import HttpConfig
 from zcat.errors import AddressInUse, BadConfig, Unavailable
 from zcat.http.server import HttpServer, exposure, raise_file_limit
+from zcat.limits import MIB
 
 QUICK = HttpConfig(port=0, threads=2, header_deadline_s=0.5, idle_timeout_s=2.0, body_rate_min_bytes=10_000)
 CUBE = "/api/fetch/lab/dir1/ds-3d.b2nd"
@@ -238,6 +239,26 @@ def test_clients_that_do_not_read_lose_the_workers_they_hold(held):
             raw.recv(1000)
         with connection_to(server) as connection:  # all workers are busy with them, until they are cut
             assert get(connection, "/api/roots")[0].status == 200
+
+
+def test_memory_of_answers_that_nobody_takes_is_limited_and_given_back(held):
+    rows = np.random.default_rng(0).integers(0, 256, (2, 8 * MIB)).astype("u1")
+    held.datasets["lab"]["rows.b2nd"] = held_array("rows.b2nd", rows)
+    config = replace(QUICK, answer_max_bytes=8 * MIB, idle_timeout_s=WAIT_S, threads=2)  # so that nobody waits
+    path = "/api/fetch/lab/rows.b2nd?slice_=0&fmt=raw"
+    with serving(held, config) as server, connection_to(server) as connection:
+        for _ in range(3):  # what was not given back would be missing in the next round
+            with contextlib.ExitStack() as stack:
+                for _ in range(2):
+                    raw = stack.enter_context(connected(server))
+                    raw.sendall(f"GET {path} HTTP/1.1\r\nHost: x\r\n\r\n".encode())
+                    assert b"200 OK" in raw.recv(1000)
+                answer, body = get(connection, path)
+                assert (answer.status, json.loads(body)["code"]) == (503, "busy")
+                assert get(connection, "/api/fetch/lab/rows.b2nd?slice_=0,:9&fmt=raw")[0].status == 200
+            deadline_s = time.monotonic() + WAIT_S
+            while get(connection, path)[0].status == 503:  # until the server has seen that they are gone
+                assert time.monotonic() < deadline_s
 
 
 def test_a_silent_connection_is_closed(server):

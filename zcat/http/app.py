@@ -7,6 +7,7 @@ import falcon
 
 from zcat.config import HttpConfig
 from zcat.http import problems
+from zcat.http.allowance import Allowance, AnswerLimits
 from zcat.http.catalogue import Info, Listing, Roots, Subscribe, Unsubscribe
 from zcat.http.download import Download
 from zcat.http.fetch import Fetch, FetchChunk, FetchPoints
@@ -43,7 +44,9 @@ def make_app(reads: Reads, config: HttpConfig | None = None, frame_of: FrameOf =
 
 def routes(reads: Reads, config: HttpConfig, frame_of: FrameOf) -> dict[str, Any]:
     """Return the table: URI template of each route, and what answers there."""
-    limit = config.answer_max_bytes
+    # two of the largest; and most threads go on answering small questions while some wait for room
+    together = Allowance(2 * config.answer_max_bytes, waiters_max=config.threads // 4)
+    limits = AnswerLimits(config.answer_max_bytes, together)
     return {
         "/": Home(),
         "/api/roots": Roots(reads),
@@ -51,8 +54,8 @@ def routes(reads: Reads, config: HttpConfig, frame_of: FrameOf) -> dict[str, Any
         "/api/unsubscribe/{root:path}": Unsubscribe(reads, config.cors_origins),
         "/api/list/{path:path}": Listing(reads),
         "/api/info/{path:path}": Info(reads),
-        "/api/fetch/{path:path}": Fetch(reads, limit, frame_of),
-        "/api/points/{path:path}": FetchPoints(reads, limit),
+        "/api/fetch/{path:path}": Fetch(reads, limits, frame_of),
+        "/api/points/{path:path}": FetchPoints(reads, limits),
         "/api/chunk/{path:path}": FetchChunk(reads),
         "/api/download/{path:path}": Download(reads, frame_of),
         "/api/health": Health(reads),

@@ -7,6 +7,7 @@ import numpy as np
 
 from zcat.errors import BadRequest, BadSelection
 from zcat.http import ranges
+from zcat.http.allowance import AnswerLimits
 from zcat.http.bodies import Answer, Phases, not_modified
 from zcat.http.parts import check_content, check_size, encode, part_of, shape_headers, stored_body
 from zcat.http.query import Query, address_of, query_of_body, query_of_params, whole_number
@@ -25,9 +26,9 @@ _COORDINATE_BYTES = 8
 class Fetch:
     """``/api/fetch/{path}``: a part of a dataset, or all of it as it is stored."""
 
-    def __init__(self, reads: Reads, answer_max_bytes: int, frame_of: FrameOf) -> None:
+    def __init__(self, reads: Reads, limits: AnswerLimits, frame_of: FrameOf) -> None:
         self._reads = reads
-        self._answer_max_bytes = answer_max_bytes
+        self._limits = limits
         self._frame_of = frame_of
 
     def on_get(self, req: Any, resp: Any, path: str) -> None:
@@ -65,27 +66,29 @@ class Fetch:
         if conditions.range_:
             raise falcon.HTTPError(416, description="a computed answer has no ranges; ask for the part as a slice")
         part = part_of(dataset, query)
-        check_size(max(part.nbytes, part.held_nbytes), self._answer_max_bytes)
+        nbytes = max(part.nbytes, part.held_nbytes)
+        check_size(nbytes, self._limits.one_max_bytes)
         headers = {**part.headers, VERSION_HEADER: info.version.text}
         if conditions.is_head:
             return Answer(tag, headers=headers, nbytes=part.length(query.fmt))
-        body: Any = stored_body(dataset, part.stored, query.fmt)
-        if body is not None:
+        answer = Answer(tag, headers=headers, owner=self._limits.together.take(nbytes))
+        answer.body = stored_body(dataset, part.stored, query.fmt)
+        if answer.body is not None:
             phases.end("read")
         else:
             block = part.read()
             phases.end("read")
-            body = encode(block, query.fmt, info)
+            answer.body = encode(block, query.fmt, info)
             phases.end("encode")
-        return Answer(tag, headers=headers, body=body)
+        return answer
 
 
 class FetchPoints:
     """``/api/points/{path}``: single items, at coordinates that the body lists."""
 
-    def __init__(self, reads: Reads, answer_max_bytes: int) -> None:
+    def __init__(self, reads: Reads, limits: AnswerLimits) -> None:
         self._reads = reads
-        self._answer_max_bytes = answer_max_bytes
+        self._limits = limits
 
     def on_post(self, req: Any, resp: Any, path: str) -> None:
         """Read int64 coordinates, little-endian, ``(npoints, ndim)``; answer the items in their order."""
@@ -97,10 +100,12 @@ class FetchPoints:
         def work(dataset: Dataset) -> Answer:
             points = _points(body, dataset.info)
             array = dataset.info.geometry.array
-            check_size(points.size * (array.itemsize if array else 1), self._answer_max_bytes)
+            nbytes = points.size * (array.itemsize if array else 1)
+            check_size(nbytes, self._limits.one_max_bytes)
+            share = self._limits.together.take(nbytes)
             block = dataset.read(points)
             headers = {**shape_headers(block.shape, block.dtype), VERSION_HEADER: dataset.info.version.text}
-            return Answer(headers=headers, body=encode(block, fmt, dataset.info))
+            return Answer(headers=headers, body=encode(block, fmt, dataset.info), owner=share)
 
         self._reads.on_version(*address_of(req, path), work).put(resp)
 
