@@ -1,5 +1,6 @@
 """A whole network in one process: brokers, publishers and subscribers that share a context and a folder."""
 
+import threading
 import time
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -78,13 +79,14 @@ class Network:
 def eventually(look: Callable[[], Any], retried: type[ZcatError] = NotFound, within_s: float = PATIENCE_S) -> Any:
     """Look until there is something true; give it. An error of the class ``retried`` counts as false."""
     until_s = time.monotonic() + within_s
+    never = threading.Event()
     while True:
         with suppress(retried):
             found = look()
             if found:
                 return found
         assert time.monotonic() < until_s, f"nothing came of it within {within_s:g} s"
-        time.sleep(LOOK_S)
+        never.wait(LOOK_S)
 
 
 def read(subscriber: Subscriber, root: str, path: str, key: Any = (), timeout_s: float | None = None) -> Any:

@@ -1,6 +1,5 @@
 import os
 import threading
-import time
 
 import blosc2
 import h5py
@@ -8,6 +7,7 @@ import hdf5plugin
 import numpy as np
 import pytest
 from hdf5_files import wave, write
+from network import eventually
 
 from zcat.errors import Busy, DatasetUnknown, NotReadable, Stale, ZcatError
 from zcat.limits import MIB
@@ -287,9 +287,7 @@ def test_a_file_that_is_being_written_offers_what_it_did(tmp_path, opened):
         assert "f.h5/d" in root.known
         assert "f.h5/d" not in changed
         assert root.root.chunk("f.h5/d", lineage, 0) == chunk  # it was kept
-    deadline_s = time.monotonic() + 20
-    while root.look()[1] and time.monotonic() < deadline_s:
-        time.sleep(0.05)
+    eventually(lambda: not root.look()[1])
     np.testing.assert_array_equal(root.read("f.h5/d"), np.zeros(100))
 
 
