@@ -1,1 +1,0 @@
-"""Its place puts this folder on the import path: what several shelves share lies here."""
