@@ -139,6 +139,15 @@ def all_kinds(path):
 NOT_OFFERED = {"none", "reference", "away", "deep"}
 
 
+def test_a_root_of_one_file_is_looked_into_whatever_its_name(tmp_path, opened):
+    write(tmp_path / "table.biom", values=wave((7, 5)))
+
+    one = opened(tmp_path / "table.biom")
+
+    assert set(one.known) == {"table.biom", "values"}
+    np.testing.assert_array_equal(one.read("values"), wave((7, 5)))
+
+
 def test_values_of_each_kind_are_those_of_h5py(tmp_path, opened):
     path = all_kinds(tmp_path / "root" / "all.h5")
     root = opened()

@@ -35,7 +35,7 @@ from zcat.storage.byte_frames import ByteFrame, ByteFrames
 from zcat.storage.digests import Digests
 from zcat.storage.disk import storage_failed
 from zcat.storage.frame_source import ContiguousFrame, FrameSource, SparseFrame
-from zcat.storage.hdf5.hdf5_files import Found, Hdf5Files, is_candidate
+from zcat.storage.hdf5.hdf5_files import Found, Hdf5Files
 from zcat.storage.open_sources import OpenSources
 from zcat.storage.root import Chunk, Looked, OnChange
 from zcat.storage.scan import scan
@@ -128,7 +128,11 @@ class DirectoryRoot:
             raise Busy(f"{shown(path)} is being written; ask again in a moment")
         with self._use(path, stamps) as source:
             info = source.info
-        return replace(info, attributes=self._hdf5.attributes(path)) if self._hdf5 and is_candidate(path) else info
+        return (
+            replace(info, attributes=self._hdf5.attributes(path))
+            if self._hdf5 and self._hdf5.is_candidate(path)
+            else info
+        )
 
     def sizes(self, path: str, lineage: str) -> bytes:
         """Give the room that each chunk takes, as ``Root.sizes`` says."""
@@ -198,7 +202,7 @@ class DirectoryRoot:
         is_same = held is not None and held.lineage == self._lineage(stamps)
         if not is_same and not self._look_at_file(path, stamps, looked):
             looked.unsettled.add(path)
-        elif self._hdf5 and is_candidate(path) and not self._hdf5.is_current(path, stamps[0]):
+        elif self._hdf5 and self._hdf5.is_candidate(path) and not self._hdf5.is_current(path, stamps[0]):
             self._hdf5.look(path, Found(stamps[0], partial(self._folder.open_file, path)), known, looked)
 
     def _look_at_file(self, path: str, stamps: Stamps, looked: Looked) -> bool:

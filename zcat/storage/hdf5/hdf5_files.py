@@ -79,6 +79,7 @@ class Hdf5Files:
         self._clock = clock
         self._files: dict[str, Hdf5File] = {}
         self._troubles: dict[str, _Trouble] = {}
+        self._included: set[str] = set()
         self._lock = threading.Lock()
 
     def close(self) -> None:
@@ -86,6 +87,14 @@ class Hdf5Files:
         self._tools.sandbox.close()
         for file in self._files.values():
             file.close()
+
+    def include(self, path: str) -> None:
+        """Have a file looked into whatever its name; before the first look."""
+        self._included.add(path)
+
+    def is_candidate(self, path: str) -> bool:
+        """Say whether a file is looked into, going by its name."""
+        return path.lower().endswith(SUFFIXES) or path in self._included
 
     def file(self, path: str) -> Hdf5File | None:
         """Give the version that is offered of the file ``path``."""
@@ -268,11 +277,6 @@ class Hdf5Files:
         if file is not None:
             file.close()
         log.warning("not offered as HDF5 %s", kv(path=path, reason=error))
-
-
-def is_candidate(path: str) -> bool:
-    """Say whether a file is looked into, going by its name."""
-    return path.lower().endswith(SUFFIXES)
 
 
 def has_signature(fd: int) -> bool:

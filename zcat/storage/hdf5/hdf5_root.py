@@ -46,6 +46,7 @@ class Hdf5Root:
         self._path = path
         self._times = times or DirectoryTimes()
         self._files = hdf5
+        hdf5.include(self._name)
         self._root = DirectoryRoot(path.parent, owner, byte_frames, times, hdf5)
         self._watcher: Watcher | None = None
 
