@@ -26,6 +26,7 @@ from network import (
 from zcat.errors import DatasetUnknown, RootNotFollowed, RootUnknown, Unavailable
 from zcat.limits import KIB, MIB
 from zcat.protocol.follower import FollowerLimits
+from zcat.services import announcing, broker_in_use
 from zcat.services.frame_view import FrameView
 
 
@@ -203,6 +204,23 @@ def test_without_a_network_what_is_cached_is_served_and_the_rest_is_said_to_be_m
     assert (view.state, view.synced, view.datasets) == ("cached", False, 2)
     with pytest.raises(RootUnknown, match="no broker answered"):
         restarted.follow("other", timeout_s=0.1)
+
+
+def test_services_that_no_broker_answers_say_so_once(network, folder, caplog, monkeypatch):
+    for module in (announcing, broker_in_use):
+        monkeypatch.setattr(module, "SILENT_S", 0.02)
+    nowhere = ("tcp://127.0.0.1:1",)
+
+    def told():
+        return [record.getMessage() for record in caplog.records if "no broker" in record.getMessage()]
+
+    with caplog.at_level(logging.WARNING):
+        network.publisher("sst", folder, brokers=nowhere)
+        subscriber = network.subscriber(brokers=nowhere)
+        eventually(lambda: len(told()) == 2)
+    assert all("brokers=tcp://127.0.0.1:1" in line for line in told())
+    with pytest.raises(RootUnknown, match="no broker answers"):
+        subscriber.entries("sst")
 
 
 def test_changes_of_the_folder_are_seen_by_its_followers(network, folder):

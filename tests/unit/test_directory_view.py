@@ -40,6 +40,16 @@ def test_a_name_nobody_claims_is_unknown():
         looking(listed()).resolve("sss")
 
 
+def test_without_a_broker_an_unknown_name_is_no_fault_of_the_name():
+    with pytest.raises(RootUnknown, match="no broker answers"):
+        DirectoryView().resolve("sst")
+    view = looking(listed())
+    view.lost()
+    assert view.resolve("sst") == listed()
+    with pytest.raises(RootUnknown, match="no broker answers"):
+        view.resolve("sss")
+
+
 def test_a_contested_name_needs_its_owner():
     view = looking(listed(owner=ONE), listed(owner=TWO))
     with pytest.raises(RootContested, match="sst@11111111, sst@22222222"):

@@ -140,6 +140,10 @@ class DirectoryView:
             raise RootContested(f"root {shown(root)} is claimed by {len(here)} publishers: name one of {owners}")
         if not claims:
             whose = f" of owner {shown(owner)}" if owner else ""
+            if not self._in_use:
+                raise RootUnknown(
+                    f"no broker answers who may know a root {shown(root)}{whose}: `zcat check` says why"
+                )
             raise RootUnknown(f"no broker lists a root {shown(root)}{whose}: `zcat roots` shows those that are")
         return here[0] if here else max(claims, key=lambda held: held.claim.stamp)
 

@@ -26,6 +26,9 @@ RESEND_S = 0.02
 RESENDS_MAX = 40
 """A DEALER that is still connecting takes nothing; the first announcement should not wait for the second."""
 
+SILENT_S = 4.0
+"""After the start; who mistyped an endpoint should not have to guess."""
+
 log = logging.getLogger(__name__)
 
 
@@ -83,6 +86,7 @@ class Announcing:
         self._announcer = Announcer(claim, len(self._dealers), now_s, random.random, times)
         self._tick()
         self._ping()
+        self._loop.call_after(SILENT_S, self._warn_if_unlisted)
 
     def update(self, claim: Claim) -> None:
         """Announce a later claim instead; without effect before `begin`."""
@@ -174,6 +178,11 @@ class Announcing:
             self._timer.cancel()
         deadline_s = self._announcer.next_deadline_s()
         self._timer = None if deadline_s is None else self._loop.call_at(deadline_s, self._tick)
+
+    def _warn_if_unlisted(self) -> None:
+        if self._dealers and not self.listed_count:
+            brokers = ", ".join(self._known.endpoint(broker) for broker in self._dealers)
+            log.warning("no broker lists the root yet, so nobody can find it %s", kv(brokers=brokers))
 
     def _tick(self) -> None:
         assert self._announcer is not None

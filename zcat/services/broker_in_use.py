@@ -5,6 +5,7 @@ The brokers are those of the configuration, and those that these tell of. Lives 
 
 import functools
 import logging
+import math
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 
@@ -25,6 +26,9 @@ from zcat.protocol.messages import Changes, DirectoryChanged, Listing, Message, 
 RESEND_S = 0.02
 RESENDS_MAX = 20
 """A DEALER that is still connecting takes nothing; the first question should not wait for the second."""
+
+SILENT_S = 4.0
+"""After the start; who mistyped an endpoint should not have to guess."""
 
 EVENTS = replace(CONTROL, typical_bytes=KIB)
 """Most events are about one dataset; bursts of them should fit the queue, since each loss costs a question."""
@@ -56,12 +60,15 @@ class BrokerInUse:
         self._dealers: dict[int, Socket] = {}
         self._sub: Socket | None = None
         self._topics: set[bytes] = {DIRECTORY_TOPIC}
+        self._warn_at_s = math.inf  # that no broker answered
 
     def start(self) -> None:
         """Connect to all brokers; `tick` asks them."""
         for met in self._known.configured(self._brokers, self._loop.now_s()):
             assert isinstance(met, Met)
             self._connect(met)
+        if self._brokers:
+            self._warn_at_s = self._loop.now_s() + SILENT_S
 
     def subscribe(self, topic: bytes) -> None:
         """Hear events of a topic, from this broker and from those after it."""
@@ -77,6 +84,9 @@ class BrokerInUse:
 
     def tick(self, now_s: float) -> None:
         """Ping, look again, or move on to another broker."""
+        if now_s >= self._warn_at_s:
+            self._warn_at_s = math.inf
+            log.warning("no broker answers yet %s", kv(brokers=", ".join(self._brokers)))
         self._choose(self._choice.tick(now_s))
         self._look(self._view.tick(now_s))
 
@@ -129,6 +139,7 @@ class BrokerInUse:
 
     def _use(self, use: Use) -> None:
         broker = self._known.endpoint(use.broker)
+        self._warn_at_s = math.inf
         log.info("broker in use %s", kv(endpoint=broker, version=use.pong.version))
         self._unhear()
         if use.pong.egress is not None:
