@@ -80,8 +80,13 @@ def show(title: str, rows: list[Row], against: Mapping[str, str], as_json: bool)
         print(json.dumps({"title": title, "machine": machine(), "rows": table}, indent=1))
         return
     print(f"\n{title}\n{', '.join(f'{name} {value}' for name, value in machine().items())}\n")
-    headings = list(dict.fromkeys(heading for line in table for heading in line))
-    cells = [headings, *([_text(line.get(heading)) for heading in headings] for line in table)]
+    print_table(table)
+
+
+def print_table(lines: list[dict[str, Any]]) -> None:
+    """Print lines, each with its cells by heading, as a table of Markdown."""
+    headings = list(dict.fromkeys(heading for line in lines for heading in line))
+    cells = [headings, *([_text(line.get(heading)) for heading in headings] for line in lines)]
     widths = [max(len(cell) for cell in column) for column in zip(*cells, strict=True)]
     for number, line_cells in enumerate(cells):
         print("| " + " | ".join(cell.ljust(width) for cell, width in zip(line_cells, widths, strict=True)) + " |")
