@@ -246,6 +246,15 @@ def test_when_too_many_calls_wait_a_further_one_is_told_so(fd):
         sandbox.call("pid", {}, fd)
 
 
+def test_a_worker_that_died_while_it_was_idle_is_no_requests_fault(fd):
+    with wicked() as sandbox:
+        pid = pid_of(sandbox, fd)
+        os.kill(pid, signal.SIGKILL)
+        sandbox._idle[0]._process.wait()
+        assert pid_of(sandbox, fd) != pid
+        assert (sandbox.started, sandbox.lost) == (2, 1)
+
+
 def test_an_idle_worker_ends_and_the_next_call_does_not_notice(fd):
     with wicked(limits=SandboxLimits(memory_bytes=GIB, idle_s=1)) as sandbox:
         pid = pid_of(sandbox, fd)

@@ -177,6 +177,10 @@ class Sandbox:
             if not self._free:
                 raise Busy("all worker processes for HDF5 are at work; try again later")
             self._free -= 1
+            for dead in [one for one in self._idle if not one.is_alive]:  # no request's fault
+                self._idle.remove(dead)
+                dead.bury()
+                self.lost += dead.exit_code != EXIT_IDLE
             worker = next((one for one in self._idle if file in one.files), None)
             if worker is None and self._idle:
                 worker = self._idle[-1]
@@ -243,6 +247,16 @@ class _Worker:
             raise BadContent(f"the file could not be read: nonsense came from the HDF5 library: {error}") from None
         except (EOFError, OSError):
             raise self._obituary() from None
+
+    @property
+    def is_alive(self) -> bool:
+        """False once its process has ended."""
+        return self._process is not None and self._process.poll() is None
+
+    @property
+    def exit_code(self) -> int | None:
+        """Of its process, once that has ended."""
+        return self._process.returncode if self._process is not None else None
 
     def kill(self) -> None:
         """End it now; whoever waits for its answer sees that it died."""
