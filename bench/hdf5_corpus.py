@@ -230,7 +230,7 @@ def main() -> int:
     for folder in args.folders:
         for path in hdf5_files(folder, seen):
             name = str(path.relative_to(folder))
-            print(f"  {name}", file=sys.stderr)
+            report.progress(name)
             results.append(tried(path, name, args.limit * MIB))
     counts = summary(results)
     if args.json:

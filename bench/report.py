@@ -33,8 +33,13 @@ def rounds(cases: Mapping[str, Callable[[], float]], unit: str, count: int) -> l
     for number in range(count):
         for row, case in zip(rows, cases.values(), strict=True):
             row.values.append(case())
-            print(f"  round {number + 1}/{count} {row.name}: {row.values[-1]:.4g} {unit}", file=sys.stderr)
+            progress(f"round {number + 1}/{count} {row.name}: {row.values[-1]:.4g} {unit}")
     return rows
+
+
+def progress(text: str) -> None:
+    """Tell whoever waits."""
+    print(f"  {text}", file=sys.stderr)
 
 
 def arguments(what: str) -> argparse.ArgumentParser:
@@ -48,7 +53,7 @@ def arguments(what: str) -> argparse.ArgumentParser:
 
 def machine() -> dict[str, str]:
     """Say what ran this."""
-    packages = ("blosc2", "pyzmq", "numpy", "falcon", "waitress")
+    packages = ("blosc2", "pyzmq", "numpy", "falcon", "waitress", "h5py", "hdf5plugin")
     return {
         "cpus": str(os.cpu_count()),
         "python": platform.python_version(),
