@@ -394,3 +394,13 @@ def test_a_file_that_shrinks_while_it_is_read_is_stale(root, folder):
 
     with pytest.raises(Stale):
         root.chunk("t.bin", lineage, 2)
+
+
+def test_a_file_that_is_not_offered_is_told_once(root, folder, caplog):
+    (folder / "a:b.txt").write_text("x")
+    for _ in range(2):
+        root.look(None, {})
+    told = [record.getMessage() for record in caplog.records if "not offered" in record.getMessage()]
+    assert len(told) == 1
+    assert "path=a:b.txt" in told[0]
+    assert "':'" in told[0]

@@ -6,6 +6,7 @@ name. What a read sees is one version: the stamp of the file is looked at before
 hostile or not offered is listed with the reason, and never stops the rest.
 """
 
+import logging
 import os
 import stat
 import time
@@ -27,6 +28,7 @@ from zcat.errors import (
     ZcatError,
 )
 from zcat.limits import KIB
+from zcat.logs import kv
 from zcat.model.dataset import DatasetInfo, Entry, Kind
 from zcat.names import shown
 from zcat.protocol.messages import Change
@@ -38,7 +40,7 @@ from zcat.storage.frame_source import ContiguousFrame, FrameSource, SparseFrame
 from zcat.storage.hdf5.hdf5_files import Found, Hdf5Files
 from zcat.storage.open_sources import OpenSources
 from zcat.storage.root import Chunk, Looked, OnChange
-from zcat.storage.scan import scan
+from zcat.storage.scan import Scan, scan
 from zcat.storage.watch import Watcher, WatchTimes
 
 SOURCES_MAX = 256
@@ -46,6 +48,7 @@ DTYPE_BYTES_MAX = 16 * KIB
 """An entry, and an info, must fit a control frame with it."""
 
 PROBLEM_LENGTH_MAX = 500
+SKIPPED_TOLD_MAX = 20
 
 NAME_TRUSTED_S = 0.02
 """A name that was looked up is not looked up again for so long while chunks are read. What is read is of its
@@ -55,6 +58,8 @@ lets go of the GIL and has to wait for it."""
 _NAMES_MAX = 1024
 
 _SUFFIXES = {".b2nd": Kind.ARRAY, ".b2frame": Kind.FRAME}
+
+log = logging.getLogger(__name__)
 
 Stamps = tuple[Stamp, ...]
 """Of the file; of a sparse frame, of its index and its folder."""
@@ -102,6 +107,7 @@ class DirectoryRoot:
         self._hdf5 = hdf5
         self._names: dict[str, tuple[Stamps, float]] = {}
         self._watcher: Watcher | None = None
+        self._skipped: set[str] = set()
 
     # -- what a Root does ----------------------------------------------------------------------------
 
@@ -178,12 +184,23 @@ class DirectoryRoot:
         with suppress(BadConfig):  # it is gone: then the old one, which is held, is empty
             self._folder.refresh()
         seen = set()
-        for found in scan(self._folder):
+        walk = scan(self._folder)
+        for found in walk:
             seen.add(found.path)
             if self._hdf5 is not None:
                 seen.update(self._hdf5.paths(found.path))
             self._look_at(found.path, known, looked, None if found.sparse else (found.stamp,))
         looked.changes.extend(Change(path) for path in known if path not in seen)
+        self._tell_skipped(walk)
+
+    def _tell_skipped(self, walk: Scan) -> None:
+        """Say once of each file that it is not offered: else nobody would know why it is missing."""
+        news = [one for one in walk.skipped if one.path not in self._skipped]
+        self._skipped = {one.path for one in walk.skipped}
+        for one in news[:SKIPPED_TOLD_MAX]:
+            log.warning("not offered %s", kv(path=one.path, why=one.reason))
+        if len(news) > SKIPPED_TOLD_MAX:
+            log.warning("not offered, too %s", kv(files=walk.skipped_count - SKIPPED_TOLD_MAX))
 
     def _look_at(
         self, path: str, known: Mapping[str, Entry], looked: Looked, stamps: Stamps | None = None
