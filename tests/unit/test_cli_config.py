@@ -210,3 +210,9 @@ def test_a_folder_that_is_not_there_is_named(tmp_path):
 def test_a_folder_may_have_an_equals_sign_in_its_name(tmp_path):
     (tmp_path / "run=3").mkdir()
     assert roots_of([str(tmp_path / "run=3")]) == {"run-3": tmp_path / "run=3"}
+
+
+@pytest.mark.parametrize("argument", ["", "=", "x="])
+def test_an_empty_path_is_not_the_current_folder(argument):
+    with pytest.raises(BadRequest, match="write '.' for the current folder"):
+        roots_of([argument])

@@ -110,13 +110,15 @@ def roots_of(arguments: list[str]) -> dict[str, Path]:
     Raises:
         NotFound: there is no such folder or file.
         BadName: a name is not legal.
-        BadRequest: two roots would have one name.
+        BadRequest: two roots would have one name, or a path is empty.
     """
     roots: dict[str, Path] = {}
     for argument in arguments:
         name, equals, text = argument.partition("=")
         if not equals or os.path.exists(argument):
             name, text = "", argument
+        if not text:  # an unset variable of a script, which must not share whatever folder it runs in
+            raise BadRequest(f"{shown(argument)} names no folder or file: write '.' for the current folder")
         path = Path(os.path.abspath(os.path.expanduser(text)))  # not resolved: a symbolic link's name is meant
         if not path.exists():
             raise NotFound(f"{shown(text)}: no such folder or file")
