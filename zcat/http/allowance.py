@@ -1,13 +1,18 @@
 """How much memory answers may take, all together: the limit of one says nothing of many at once."""
 
+import contextlib
 import threading
 from dataclasses import dataclass
 
 from zcat.errors import Busy
 from zcat.limits import MIB
+from zcat.net.memory import return_freed_memory
 
 FREE_BYTES_MAX = MIB
 """Smaller answers are not counted: the number of threads bounds them."""
+
+KEPT_BYTES_MAX = 256 * MIB
+"""When more than this was taken, and all of it is given back, the process returns its free memory."""
 
 WAIT_S = 5.0
 """For room, as answers before it are sent."""
@@ -37,6 +42,7 @@ class Allowance:
         self._waiters_max = waiters_max
         self._waiters = 0
         self._taken = 0
+        self._most_taken = 0
         self._changed = threading.Condition()
 
     def take(self, nbytes: int) -> "Share":
@@ -54,6 +60,7 @@ class Allowance:
                     f"room for {nbytes}: try again, ask for smaller slices, or for the whole dataset"
                 )
             self._taken += nbytes
+            self._most_taken = max(self._most_taken, self._taken)
         return Share(self, nbytes)
 
     def give_back(self, nbytes: int) -> None:
@@ -61,6 +68,12 @@ class Allowance:
         with self._changed:
             self._taken -= nbytes
             self._changed.notify_all()
+            if self._taken or self._most_taken <= KEPT_BYTES_MAX:
+                return
+            self._most_taken = 0
+        # in a thread of its own, since whoever gives back may be the one that sends to all clients
+        with contextlib.suppress(RuntimeError):  # this process ends, and returns all it has
+            threading.Thread(target=return_freed_memory, name="zcat-trim", daemon=True).start()
 
     def _has_room(self, nbytes: int) -> bool:
         return self._taken + nbytes <= self._nbytes_max

@@ -29,3 +29,14 @@ def keep_freed_memory() -> None:
         kept = 0
     if not kept:
         log.debug("malloc keeps its own habits")
+
+
+def return_freed_memory() -> None:
+    """Give the kernel what is free, for who has just let go of a lot and may not need it again soon.
+
+    Takes some 75 ms for a few gigabytes, during which other threads may have to wait for memory.
+    """
+    try:
+        ctypes.CDLL(None).malloc_trim(0)
+    except (OSError, AttributeError):  # another C library
+        log.debug("malloc keeps what is free")
