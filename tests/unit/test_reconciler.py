@@ -112,3 +112,15 @@ def test_a_sign_of_life_ages_on_its_way() -> None:
     (change,) = machine.records(0, Listing("b" * 32, 1, 0, None, tuple(paged(listed))), asked.id, 3.5)
     assert isinstance(change, DirectoryChanged)
     assert change.listed.age_s == 6.5
+
+
+def test_a_neighbour_that_heard_nothing_itself_lets_the_others_have_their_turn() -> None:
+    ours, deaf, theirs = directory("a"), directory("d"), directory("b", "r")
+    for machine in (Reconciler(ours, lambda: 0.0), Reconciler(deaf, lambda: 0.0)):
+        answered(machine, theirs, machine.told(0, pong(theirs), 1.0), 1.0)
+    machine = Reconciler(ours, lambda: 0.0)
+    asked = machine.told(1, pong(deaf), 7.0)
+    assert asked != []
+    answered(machine, deaf, asked, 7.0)
+    assert machine.told(1, pong(deaf), 9.0) == []
+    assert machine.told(0, pong(theirs), 9.0) != []

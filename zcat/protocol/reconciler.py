@@ -25,6 +25,8 @@ class ReconcilerLimits:
 
     pause_s: float = 1.0
     """Between the end of an exchange with one neighbour and the next with the same, half as much or more."""
+    deaf_s: float = 3.0
+    """A neighbour that had no sign of life to tell of is not asked for one again for so long, or half of it."""
     answer_wait_s: float = 3.0
     """Then an exchange is given up."""
     parts_max: int = 1000
@@ -62,6 +64,7 @@ class Reconciler:
         self._exchange: _Exchange | None = None
         self._next_at_s: dict[str, float] = {}
         self._fruitless: dict[str, tuple[int, int]] = {}  # by owner: the digests, theirs and ours, as it ended
+        self._deaf_until_s: dict[str, float] = {}  # by owner: it had no sign of life that we lack
         self._last_id = 0
 
     def told(self, broker: int, pong: Pong, now_s: float) -> list[Effect]:
@@ -75,6 +78,8 @@ class Reconciler:
         begun = _Exchange(broker, pong.owner, pong.digest, Digest(), 0, now_s)
         if pong.digest != ours and self._fruitless.get(pong.owner) != (pong.digest, ours):
             return self._ask(begun, Digest(), now_s)
+        if now_s < self._deaf_until_s.get(pong.owner, now_s):
+            return []
         buckets = self._directory.running_out(now_s)
         return self._ask(begun, Records(buckets, first_hand=True), now_s) if buckets else []
 
@@ -117,11 +122,14 @@ class Reconciler:
     def _end(self, exchange: _Exchange, now_s: float) -> list[Effect]:
         self._exchange = None
         self._next_at_s[exchange.owner] = now_s + self._limits.pause_s * (0.5 + self._random() / 2)
-        ours = self._directory.digest
-        is_of_all = isinstance(exchange.asked, Digest) or not exchange.asked.first_hand
-        if is_of_all and not exchange.has_changed and exchange.digest != ours:
+        ours, asked = self._directory.digest, exchange.asked
+        if isinstance(asked, Records) and asked.first_hand:
+            if self._directory.running_out(now_s) == asked.buckets:  # the others' turn
+                self._deaf_until_s[exchange.owner] = now_s + self._limits.deaf_s * (1 - self._random() / 2)
+        elif not exchange.has_changed and exchange.digest != ours:
             self._fruitless[exchange.owner] = exchange.digest, ours
         for owner in [owner for owner, at_s in self._next_at_s.items() if at_s < now_s - 60]:  # long gone
             del self._next_at_s[owner]
             self._fruitless.pop(owner, None)
+            self._deaf_until_s.pop(owner, None)
         return []
