@@ -9,10 +9,11 @@ from zcat.cli import (
     config,
     export,
     get,
+    hdf5,
     serve,
     show,
     up,
 )
 
-ALL: tuple[ModuleType, ...] = (up, serve, config, check, browse, show, get, export, completion)
+ALL: tuple[ModuleType, ...] = (up, serve, config, check, browse, show, get, export, hdf5, completion)
 """Each has ``add(commands)``, which adds its commands to the parser, and runs them by ``args.run(args)``."""

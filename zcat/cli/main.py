@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 COMMANDS = (
     *("up", "broker", "publish", "subscribe", "config", "check"),
     *("roots", "follow", "unfollow", "ls", "tree", "info", "show", "get", "export"),
-    "completion",
+    *("import", "export-hdf5", "completion"),
 )
 """In the order of ``zcat --help``; a test compares with the parser."""
 

@@ -50,14 +50,26 @@ def read_attributes(sandbox: Sandbox, fd: int, hdf5_path: str) -> dict[str, Any]
     Raises:
         ZcatError: as `read_inventory`; or what is wrong with the object.
     """
-    _, bodies = sandbox.call("attributes", {"path": hdf5_path}, fd)
-    try:
-        values = unpack(bodies[0], ATTRIBUTES_BYTES_MAX + 64 * KIB) if bodies else None
-    except BadMessage as error:
-        raise BadContent(f"attributes that are none: {error.message}") from None
-    if type(values) is not dict or not all(type(name) is str for name in values):
-        raise BadContent("wanted attributes by name")
-    return values
+    return _read_maps(sandbox, fd, "attributes", hdf5_path)[0]
+
+
+def read_typed_attributes(sandbox: Sandbox, fd: int, hdf5_path: str) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Read the attributes of a group or dataset: plain values, and types as ``forms`` has them, both by name.
+
+    Raises:
+        ZcatError: as `read_attributes`.
+    """
+    values, types = _read_maps(sandbox, fd, "attributes", hdf5_path, 2)
+    return values, types
+
+
+def read_creation(sandbox: Sandbox, fd: int, hdf5_path: str) -> dict[str, Any]:
+    """Read what a dataset was made with, as ``values.creation_of`` tells it.
+
+    Raises:
+        ZcatError: as `read_attributes`.
+    """
+    return _read_maps(sandbox, fd, "creation", hdf5_path)[0]
 
 
 def read_table(sandbox: Sandbox, fd: int, hdf5_path: str) -> ChunkTable:
@@ -112,3 +124,15 @@ def read_chunks(sandbox: Sandbox, fd: int, job: Job) -> list[bytes]:
         chunks.append(plain_chunk(body[at : at + size], job.geometry, number))
         at += size
     return chunks
+
+
+def _read_maps(sandbox: Sandbox, fd: int, op: str, hdf5_path: str, count: int = 1) -> list[dict[str, Any]]:
+    """Ask for things by name, each a body of msgpack; take the first ``count``."""
+    _, bodies = sandbox.call(op, {"path": hdf5_path}, fd)
+    try:
+        maps = [unpack(body, ATTRIBUTES_BYTES_MAX + 64 * KIB) for body in bodies[:count]]
+    except BadMessage as error:
+        raise BadContent(f"an answer that is none: {error.message}") from None
+    if len(maps) != count or not all(type(one) is dict and all(type(n) is str for n in one) for one in maps):
+        raise BadContent(f"wanted {op} by name")
+    return maps

@@ -15,6 +15,9 @@ from zcat.protocol.codec import also_check
 NODES_MAX = 1_000_000
 """Names of groups and datasets in one file that are told."""
 
+ENUM_NAMES = "HDF5_ENUM"
+"""Attribute of ours: the names of a dataset's numbers, if its type is an enumeration."""
+
 _KINDS = ("group", "dataset")
 _LAYOUTS = ("chunked", "contiguous", "compact", "virtual")
 

@@ -14,7 +14,7 @@ from zcat.storage.hdf5.inventory import walk
 from zcat.storage.hdf5.items import Item
 from zcat.storage.hdf5.links import open_path
 from zcat.storage.hdf5.open_files import OpenFile
-from zcat.storage.hdf5.values import attributes_of
+from zcat.storage.hdf5.values import attributes_of, creation_of
 from zcat.storage.hdf5.wire import Answer
 from zcat.storage.hdf5.worker import Handler
 
@@ -58,6 +58,11 @@ def attributes(file: OpenFile, fields: dict[str, Any]) -> Answer:
     return Answer({}, [pack(values), pack(types)])
 
 
+def creation(file: OpenFile, fields: dict[str, Any]) -> Answer:
+    """Tell with what type, shape and chunks the dataset at ``path`` was made; as a body of msgpack."""
+    return Answer({}, [pack(creation_of(open_dataset(file.h5, fields["path"])))])
+
+
 def chunk_table(file: OpenFile, fields: dict[str, Any]) -> Answer:
     """Tell where ``count`` chunks of the dataset at ``path`` lie, from number ``start`` on: three arrays."""
     path, start, count = fields["path"], fields["start"], fields["count"]
@@ -72,6 +77,7 @@ def chunk_table(file: OpenFile, fields: dict[str, Any]) -> Answer:
 OPERATIONS: dict[str, Handler] = {
     "inventory": inventory,
     "attributes": attributes,
+    "creation": creation,
     "chunk_table": chunk_table,
     "chunk": answer_chunks,
 }

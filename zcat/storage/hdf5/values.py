@@ -15,20 +15,18 @@ from typing import Any
 import h5py
 import msgpack
 import numpy as np
-from h5py import h5, h5a, h5p, h5r, h5t
+from h5py import h5, h5a, h5p, h5r, h5s, h5t
 
 from zcat.errors import NotReadable
 from zcat.limits import ATTRIBUTE_BYTES_MAX, ATTRIBUTES_BYTES_MAX
-from zcat.model.dtypes import dtype_text
 from zcat.names import shown
+from zcat.storage.hdf5.forms import form_of
+from zcat.storage.hdf5.items import ENUM_NAMES
 from zcat.storage.hdf5.links import Object
-from zcat.storage.hdf5.types import class_name, memory_dtype, plain_dtype, split
+from zcat.storage.hdf5.types import class_name, memory_dtype, split
 
 ATTRIBUTES_MAX = 1024
 """Of one object; further ones are not told."""
-
-ENUM_NAMES = "HDF5_ENUM"
-"""Attribute of ours: the names of a dataset's numbers, if its type is an enumeration."""
 
 _SENTENCE_BYTES = 512
 _DEPTH_MAX = 16
@@ -91,6 +89,17 @@ def names_of(found: Object, plist: h5p.PropOCID | None) -> list[bytes]:
     if h5a.get_num_attrs(found):
         h5a.iterate(found, take, index_type=h5.INDEX_CRT_ORDER if is_ordered else h5.INDEX_NAME)
     return names
+
+
+def creation_of(dataset: h5py.h5d.DatasetID) -> dict[str, Any]:
+    """Tell what a dataset was made with: its type and shape, as for attributes, ``chunks`` and ``maxshape``."""
+    made = _type_of(dataset.shape, dataset.get_type())
+    plist = dataset.get_create_plist()
+    if plist.get_layout() == h5py.h5d.CHUNKED:
+        limits = dataset.get_space().get_simple_extent_dims(True)
+        made["chunks"] = list(plist.get_chunk())
+        made["maxshape"] = [None if limit == h5s.UNLIMITED else limit for limit in limits]
+    return made
 
 
 def raw_value(attribute: h5a.AttrID, file: h5py.File) -> bytes:
@@ -204,30 +213,10 @@ def _text(raw: bytes) -> str:
 
 
 def _type_of(shape: tuple[int, ...] | None, stored: h5t.TypeID) -> dict[str, Any]:
-    """Describe the type so that h5py can make it again; members of an enumeration stand beside."""
-    made: dict[str, Any] = {"shape": None if shape is None else list(shape)}
+    """Describe a shape and a type so that h5py can make them again."""
     dtype = _dtype_or_none(stored)
-    if dtype is None:
-        return {**made, "dtype": class_name(stored)}
-    base, inner = split(dtype)
-    members = h5t.check_enum_dtype(base)
-    if inner:
-        made["inner"] = list(inner)
-    if members is not None:
-        made["members"] = dict(members)
-    return {**made, "dtype": _dtype_text(base)}
-
-
-def _dtype_text(dtype: np.dtype) -> str:
-    text = h5t.check_string_dtype(dtype)
-    if text is not None:
-        return text.encoding if text.length is None else f"{text.encoding} {text.length}"
-    if h5t.check_ref_dtype(dtype) is not None:
-        return "region" if h5t.check_ref_dtype(dtype) is h5r.RegionReference else "reference"
-    inner = h5t.check_vlen_dtype(dtype)
-    if inner is not None:
-        return f"vlen {_dtype_text(inner)}"
-    return str(dtype) if dtype.hasobject else dtype_text(plain_dtype(dtype))
+    form = {"dtype": class_name(stored)} if dtype is None else form_of(dtype)
+    return {"shape": None if shape is None else list(shape), **form}
 
 
 def _members(found: Object) -> dict[str, int] | None:

@@ -1,0 +1,292 @@
+"""From HDF5 files to folders of Blosc2 files and back, compared by h5py."""
+
+import h5py
+import hdf5plugin
+import numpy as np
+import pytest
+from hdf5_files import wave, write
+
+from zcat.cli import exits
+from zcat.cli.main import main
+from zcat.errors import BadConfig, BadContent, BadRequest, NotReadable
+from zcat.storage.hdf5.direct import unwrap
+from zcat.storage.hdf5.export_file import Exporter, export_folder
+from zcat.storage.hdf5.forms import dtype_of
+from zcat.storage.hdf5.import_file import GROUP, import_file
+from zcat.storage.save import Layout, save_array
+
+BLOSC2 = hdf5plugin.Blosc2(cname="zstd", clevel=3)
+ENUM = h5py.enum_dtype({"RED": 0, "GREEN": 1, "BLUE": 7}, "<i2")
+TEXT = h5py.string_dtype()
+MIXED = {"unit": "K", "names": ["x", "y"], "map": {"a": 1}}
+
+
+def there_and_back(path, tmp_path):
+    """Import a file and export it again; give the new file, and both reports."""
+    report = import_file(path, tmp_path / "folder", force=True)
+    made = tmp_path / "made.h5"
+    with Exporter(made) as exporter:
+        export_folder(tmp_path / "folder", exporter, lambda *_: None)
+    return made, report, exporter
+
+
+def same_type(one, other):
+    assert one.dtype == other.dtype
+    assert h5py.check_enum_dtype(one.dtype) == h5py.check_enum_dtype(other.dtype)
+    assert h5py.check_string_dtype(one.dtype) == h5py.check_string_dtype(other.dtype)
+
+
+def check_same(path, made):
+    """Compare two files by h5py: objects, types, shapes, values, attributes."""
+    with h5py.File(path) as before, h5py.File(made) as after:
+        names, found = [], []
+        before.visit(names.append)
+        after.visit(found.append)
+        assert sorted(found) == sorted(names)
+        for name in ["/", *names]:
+            check_same_attributes(before[name], after[name])
+            if isinstance(before[name], h5py.Dataset):
+                assert after[name].shape == before[name].shape, name
+                same_type(before[name], after[name])
+                if before[name].shape is not None:
+                    np.testing.assert_array_equal(after[name][()], before[name][()], err_msg=name)
+
+
+def check_same_attributes(before, after):
+    assert set(after.attrs) == set(before.attrs)
+    for name, wanted in before.attrs.items():
+        same_type(before.attrs.get_id(name), after.attrs.get_id(name))
+        assert after.attrs.get_id(name).shape == before.attrs.get_id(name).shape
+        if not isinstance(wanted, h5py.Empty):
+            np.testing.assert_array_equal(after.attrs[name], wanted, err_msg=name)
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        {"data": wave((50, 60)), "chunks": (20, 30), **BLOSC2},
+        {"data": wave((300, 400, 5)), "chunks": (100, 150, 5), **BLOSC2},
+        {"data": wave((300_000,), ">i4"), "chunks": (100_000,), **BLOSC2},
+        {"data": wave((300, 400)), "chunks": (300, 400), "compression": "gzip", "maxshape": (None, 400)},
+        {"data": wave((90, 70), "<u2"), "chunks": (7, 9), "compression": "lzf", "shuffle": True},
+        {"data": wave((1000, 700))},
+        {"data": wave((1500, 2000), "<f8"), "chunks": (1500, 2000)},
+        {"data": np.float64(2.5)},
+        {"data": np.array(b"text", "S4")},
+        {"data": np.zeros((0, 3), "<f4"), "maxshape": (None, 3), "chunks": (4, 3)},
+        {"data": np.zeros((0,), "<i2")},
+        {"data": h5py.Empty("<f4")},
+        {"data": wave((2000,)) > 100},
+        {"data": wave((2000,)) + 1j},
+        {"data": np.arange(5, dtype="<f2")},
+        {"data": np.array([0, 1, 7], "<i2"), "dtype": ENUM},
+        {"data": ["one", "zwölf", ""], "dtype": TEXT},
+        {"data": "alone", "dtype": TEXT},
+        {"data": ["ä".encode(), b"b"], "dtype": h5py.string_dtype("utf-8", 4)},
+        {"data": np.array([(1, 2.5, [1, 2])] * 5000, [("a", "<i4"), ("b", ">f8"), ("c", "<i2", (2,))])},
+        {"data": np.array([(1, "x"), (2, "yy")], [("n", "<i4"), ("t", TEXT)])},
+        {"data": np.array([(1, 7), (2, 0)], [("n", "<i4"), ("colour", ENUM)])},
+        {"shape": (3000, 40), "dtype": "<i4", "chunks": (1000, 40), "fillvalue": 9},
+    ],
+    ids=lambda given: f"{given.get('dtype', getattr(given.get('data'), 'dtype', ''))}"[:30],
+)
+def test_a_dataset_comes_back_as_it_was(given, tmp_path):
+    path = write(tmp_path / "run.h5", d=given)
+
+    made, report, exporter = there_and_back(path, tmp_path)
+
+    assert (report.datasets, report.left_out, exporter.left_out) == (1, [], [])
+    check_same(path, made)
+    with h5py.File(path) as before, h5py.File(made) as after:
+        if before["d"].chunks is not None:
+            assert after["d"].chunks == before["d"].chunks
+            assert after["d"].maxshape == before["d"].maxshape
+        if before["d"].shape is not None:
+            assert after["d"].fillvalue == before["d"].fillvalue or before["d"].dtype.names or not before["d"].size
+
+
+def test_compressed_chunks_are_copied_untouched(tmp_path):
+    path = write(tmp_path / "run.h5", d={"data": wave((250, 400), "<f8"), "chunks": (100, 150), **BLOSC2})
+
+    made, _, exporter = there_and_back(path, tmp_path)
+
+    assert exporter.direct_chunks == 9
+    with h5py.File(path) as before, h5py.File(made) as after:
+        np.testing.assert_array_equal(after["d"][...], before["d"][...])
+        for start in ((0, 0), (100, 150), (200, 300)):
+            wanted, found = (unwrap(file["d"].id.read_direct_chunk(start)[1]) for file in (before, after))
+            assert found.data == wanted.data
+
+
+def test_arrays_as_items_come_back(tmp_path):
+    values = wave((30, 3, 4), "<i4")
+    path = tmp_path / "run.h5"
+    with h5py.File(path, "w") as file:
+        file.create_dataset("d", (30,), np.dtype(("<i4", (3, 4))), chunks=(10,))[...] = values
+
+    made, _, exporter = there_and_back(path, tmp_path)
+
+    assert exporter.left_out == []
+    with h5py.File(made) as file:
+        assert (file["d"].shape, file["d"].chunks) == ((30,), (10,))
+        np.testing.assert_array_equal(file["d"][...], values)
+
+
+def test_attributes_come_back_with_their_types(tmp_path):
+    path = write(tmp_path / "run.h5", **{"g/d": wave((20,)), "e": wave((3,))})
+    given = {
+        "int8": np.int8(-3),
+        "big": np.array([1.5, np.nan], ">f4"),
+        "bool": True,
+        "bools": np.array([[True, False]]),
+        "complex": 1 - 2j,
+        "text": "Grad °",
+        "texts": np.array(["a", "bc"], TEXT),
+        "ascii": np.bytes_(b"fixed"),
+        "nothing": h5py.Empty("<i4"),
+        "none_of_them": np.zeros((0, 2), "<u2"),
+        "opaque": np.void(b"\x00\x01\xff"),
+        "row": np.array((1, 2.5), [("a", "<i4"), ("b", "<f8")]),
+        "HDF5_TYPES": "a name of ours",
+        "HDF5_ENUM": 5,
+        "a name that is longer than Blosc2 has room for": 7,
+        "unsigned": np.uint64(2**64 - 1),
+        "half": np.float16(0.1),
+    }
+    with h5py.File(path, "r+") as file:
+        for found in (file, file["g"], file["g/d"]):
+            for name, value in given.items():
+                found.attrs[name] = value
+            found.attrs.create("colours", [1, 0], dtype=ENUM)
+
+    made, report, exporter = there_and_back(path, tmp_path)
+
+    assert (report.left_out, exporter.left_out) == ([], [])
+    check_same(path, made)
+
+
+def test_an_attribute_of_a_type_that_cannot_be_kept_keeps_its_value(tmp_path):
+    path = write(tmp_path / "run.h5", d=wave((3,)))
+    with h5py.File(path, "r+") as file:
+        file.attrs["long"] = np.longdouble(2.5)
+
+    made, _, exporter = there_and_back(path, tmp_path)
+
+    assert [name for name, _ in exporter.left_out] == ["@long, its type"]
+    with h5py.File(made) as file:
+        assert file.attrs["long"] == 2.5
+
+
+def test_other_names_and_references_lead_to_the_same_objects(tmp_path):
+    path = write(tmp_path / "run.h5", **{"g/x": wave((20,)), "y": wave((20,))})
+    with h5py.File(path, "r+") as file:
+        file["z"] = file["g/x"]
+        file["g/up"] = file["/"]
+        file["g/x"].make_scale("x")
+        file["y"].dims[0].attach_scale(file["g/x"])
+
+    made, _, exporter = there_and_back(path, tmp_path)
+
+    assert exporter.left_out == []
+    with h5py.File(made) as file:
+        assert file["z"] == file["g/x"]
+        assert file["g/up"] == file["/"]
+        assert file["y"].dims[0][0] == file["g/x"]
+
+
+def test_odd_names_come_back(tmp_path):
+    path = write(tmp_path / "run.h5", **{"..a/b:c ": wave((3,)), "100%41": wave((3,)), "é": wave((3,))})
+
+    made, _, _ = there_and_back(path, tmp_path)
+
+    check_same(path, made)
+
+
+def test_what_cannot_be_imported_is_told_and_the_rest_is_there(tmp_path, capsys):
+    path = write(tmp_path / "run.h5", good=wave((20,)))
+    with h5py.File(path, "r+") as file:
+        file["away"] = h5py.ExternalLink("other.h5", "/x")
+        file.create_dataset("vlen", (3,), h5py.vlen_dtype("<i4"))
+
+    assert main(["import", str(path), str(tmp_path / "folder")]) == exits.OK
+
+    told = capsys.readouterr().err
+    assert "left out away: an external link" in told
+    assert "left out vlen: " in told
+    assert sorted(one.name for one in (tmp_path / "folder").iterdir()) == [GROUP, "good.b2nd"]
+
+
+def test_nothing_is_replaced_unasked(tmp_path, capsys):
+    path, folder = write(tmp_path / "run.h5", d=wave((20,))), tmp_path / "folder"
+    precious = tmp_path / "precious"
+    precious.mkdir()
+    (precious / "file").write_text("mine")
+    import_file(path, folder)
+
+    with pytest.raises(BadRequest, match="--force"):
+        import_file(path, folder)
+    import_file(path, folder, force=True)
+    with pytest.raises(BadRequest, match="never replaced"):
+        import_file(path, precious, force=True)
+    assert main(["export-hdf5", str(folder), str(path)]) == exits.REFUSED
+    assert main(["export-hdf5", str(folder), str(path), "--force"]) == exits.OK
+    assert sorted(one.name for one in tmp_path.iterdir()) == ["folder", "precious", "run.h5"]
+
+
+@pytest.mark.parametrize(
+    "form",
+    [
+        None,
+        {"dtype": "object"},
+        {"dtype": "utf-8 x"},
+        {"dtype": "vlen <i4"},
+        {"dtype": "<i4", "members": [1]},
+        {"dtype": "<i4", "inner": [1 << 40]},
+        {"dtype": "x", "itemsize": 16, "fields": [["a", {"dtype": "utf-8"}, 0], ["b", {"dtype": "<i8"}, 4]]},
+        {"dtype": "x", "itemsize": 16, "fields": [["a", {"dtype": "utf-8"}, 12]]},
+    ],
+    ids=repr,
+)
+def test_a_type_that_a_stranger_tells_is_not_believed(form):
+    with pytest.raises((BadContent, NotReadable)):
+        dtype_of(form)
+
+
+def test_a_folder_of_any_arrays_becomes_a_file(tmp_path):
+    folder = tmp_path / "folder"
+    (folder / "g").mkdir(parents=True)
+    save_array(folder / "g" / "a.b2nd", wave((300, 400)), Layout((300, 400), np.dtype("<f4"), attributes=MIXED))
+    (folder / "b.b2nd").write_bytes(b"no array")
+    (folder / GROUP).write_bytes(b"no array")
+    (folder / "notes.txt").write_text("hello")
+
+    with Exporter(tmp_path / "made.h5") as exporter:
+        export_folder(folder, exporter, lambda *_: None)
+
+    assert sorted(name for name, _ in exporter.left_out) == ["/@", "b", "g/a@map", "notes.txt"]
+    with h5py.File(tmp_path / "made.h5") as file:
+        np.testing.assert_array_equal(file["g/a"][...], wave((300, 400)))
+        assert file["g/a"].attrs["unit"] == "K"
+        assert list(file["g/a"].attrs["names"]) == ["x", "y"]
+
+
+def test_an_export_that_fails_leaves_what_was_there(tmp_path):
+    (tmp_path / "made.h5").write_text("before")
+
+    def export():
+        with Exporter(tmp_path / "made.h5") as exporter:
+            exporter.group("g", {"a": 1})
+            raise KeyError
+
+    with pytest.raises(KeyError):
+        export()
+
+    assert (tmp_path / "made.h5").read_text() == "before"
+    assert len(list(tmp_path.iterdir())) == 1
+
+
+def test_other_files_are_refused_and_leave_nothing(tmp_path):
+    (tmp_path / "run.h5").write_text("no HDF5")
+    with pytest.raises(BadConfig, match="no HDF5 file"):
+        import_file(tmp_path / "run.h5", tmp_path / "folder")
+    assert [one.name for one in tmp_path.iterdir()] == ["run.h5"]

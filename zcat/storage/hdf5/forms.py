@@ -1,0 +1,101 @@
+"""HDF5 types in plain words, and back: what is told of a type, so that it can be made again elsewhere.
+
+A form is a map: ``dtype`` says the items, as NumPy writes it, or ``utf-8``, ``ascii`` (text of variable length;
+with a number behind it, of that many bytes), ``reference``, ``region``, ``vlen`` and an item. Where needed there
+are ``inner`` (axes inside each item), ``members`` (of an enumeration), ``of`` (the form of a sequence's items) and
+``fields`` with ``itemsize`` (of a compound: name, form and offset of each).
+
+A form may come from a stranger: it passes the allow-list of ``model.dtypes`` before NumPy sees it.
+"""
+
+from typing import Any
+
+import h5py
+import numpy as np
+from h5py import h5r, h5t
+
+from zcat.errors import NotReadable
+from zcat.model.dtypes import dtype_text, parse_dtype
+from zcat.storage.hdf5.types import plain_dtype, split
+
+_DEPTH_MAX = 16
+_ITEM_BYTES_MAX = 1 << 26
+
+
+def form_of(dtype: np.dtype) -> dict[str, Any]:
+    """Tell a type, as h5py reads it."""
+    base, inner = split(dtype)
+    form: dict[str, Any] = {"inner": list(inner)} if inner else {}
+    members = h5t.check_enum_dtype(base)
+    if members is not None:
+        form["members"] = dict(members)
+    if base.fields is not None and _has_more_than_numpy(base):
+        form["fields"] = [[name, form_of(field), offset] for name, (field, offset, *_) in base.fields.items()]
+        form["itemsize"] = base.itemsize
+    following = None if h5t.check_string_dtype(base) is not None else h5t.check_vlen_dtype(base)
+    if following is not None:
+        form["of"] = form_of(np.dtype(following))
+    return {**form, "dtype": _text_of(base)}
+
+
+def dtype_of(form: Any) -> np.dtype:
+    """Make a type again, with what h5py notes in its metadata.
+
+    Raises:
+        NotReadable, BadContent: the form is none, or of a type that cannot be made.
+    """
+    return _made(form, _DEPTH_MAX)
+
+
+def _text_of(dtype: np.dtype) -> str:
+    text = h5t.check_string_dtype(dtype)
+    if text is not None:
+        return text.encoding if text.length is None else f"{text.encoding} {text.length}"
+    if h5t.check_ref_dtype(dtype) is not None:
+        return "region" if h5t.check_ref_dtype(dtype) is h5r.RegionReference else "reference"
+    inner = h5t.check_vlen_dtype(dtype)
+    if inner is not None:
+        return f"vlen {_text_of(np.dtype(inner))}"
+    return str(dtype) if dtype.hasobject else dtype_text(plain_dtype(dtype))
+
+
+def _has_more_than_numpy(dtype: np.dtype) -> bool:
+    base = split(dtype)[0]
+    if base.names is not None:
+        return any(_has_more_than_numpy(base[name]) for name in base.names)
+    return base.metadata is not None or base.hasobject
+
+
+def _made(form: Any, depth: int) -> np.dtype:
+    if depth == 0 or type(form) is not dict or type(form.get("dtype")) is not str:
+        raise NotReadable("a type that is told in no known form")
+    try:
+        made = np.dtype((_base(form, depth), tuple(form.get("inner", ()))))
+    except (ValueError, TypeError, LookupError, AttributeError, OverflowError) as error:
+        raise NotReadable(f"a type that cannot be made again: {error}") from None
+    if made.itemsize > _ITEM_BYTES_MAX:
+        raise NotReadable(f"items of {made.itemsize} bytes")
+    return made
+
+
+def _base(form: dict[str, Any], depth: int) -> np.dtype:
+    text: str = form["dtype"]
+    encoding, _, length = text.partition(" ")
+    if encoding in ("utf-8", "ascii"):
+        return h5py.string_dtype(encoding, int(length) if length else None)
+    if text in ("reference", "region"):
+        return h5py.ref_dtype if text == "reference" else h5py.regionref_dtype
+    if "of" in form:
+        return h5py.vlen_dtype(_made(form["of"], depth - 1))
+    if "fields" in form:
+        names = [str(name) for name, _, _ in form["fields"]]
+        formats = [_made(one, depth - 1) for _, one, _ in form["fields"]]
+        offsets = [int(offset) for _, _, offset in form["fields"]]
+        # NumPy itself refuses a field that reaches beyond the items, and objects that overlap
+        return np.dtype(
+            {"names": names, "formats": formats, "offsets": offsets, "itemsize": int(form["itemsize"])}
+        )
+    base = parse_dtype(text)
+    if "members" in form:
+        return h5py.enum_dtype({str(name): int(number) for name, number in form["members"].items()}, base)
+    return base
