@@ -24,8 +24,12 @@ from zcat.storage.hdf5.inventories import Inventories, Inventory, Named
 from zcat.storage.hdf5.items import Item
 from zcat.storage.root import Looked
 
-SUFFIXES = (".h5", ".hdf5", ".hdf", ".nxs", ".nx", ".nc", ".nc4", ".he5", ".h5ad", ".mat")
-"""Of files that are looked into, if they begin as HDF5 files do."""
+SUFFIXES = (
+    *(".h5", ".hdf5", ".hdf", ".he5", ".nc", ".nc4", ".cdf", ".mat"),  # anybody's
+    *(".nxs", ".nx", ".hspy", ".xtal", ".uvh5", ".fast5", ".sofa"),  # instruments
+    *(".h5ad", ".loom", ".cool", ".mcool", ".biom", ".nwb", ".mnc"),  # life sciences
+)
+"""Of files that are looked into, if they begin as HDF5 files do; others would all have to be opened."""
 
 SIGNATURE = b"\x89HDF\r\n\x1a\n"
 
