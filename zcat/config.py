@@ -27,7 +27,10 @@ class BrokerConfig:
     """Host name or address that others are told; None: for ingress, egress and mesh the one by which they reached
     us; for the directory the one that ``listen`` names, or else the one by which ``peers`` are reached."""
     peers: tuple[str, ...] = ()
-    """Directory endpoints of other brokers, or of some; all of them are one directory and one network."""
+    """Directory endpoints of other brokers, or of some; all of them are one directory and one network.
+    ``file:PATH`` names a file with one endpoint per line."""
+    announce_file: str | None = None
+    """A file on a file system that all share, into which the broker writes its endpoint while it runs."""
     lease_min_s: float = 1.0
     """The lease that a publisher asks for is moved into these bounds."""
     lease_max_s: float = 300.0
@@ -44,7 +47,8 @@ class SubscriberConfig:
     """What a subscriber follows, keeps, and how patient it is."""
 
     brokers: tuple[str, ...] = (DEFAULT_BROKER,)
-    """Directory endpoints; the first that answers is used, the others when it no longer does."""
+    """Directory endpoints, or some of them; the first that answers is used, the others when it no longer does.
+    ``file:PATH`` names a file with one endpoint per line."""
     follow: tuple[str, ...] = ()
     """Roots to follow from the start: ``name`` or ``name@owner``."""
     cache: str = "cache"
@@ -76,7 +80,7 @@ class PublisherConfig:
     state: str
     """Folder for the owner key, the count of lives and what was converted. Local; one process may use it."""
     brokers: tuple[str, ...] = (DEFAULT_BROKER,)
-    """Directory endpoints; each is told."""
+    """Directory endpoints, or some of them; each is told. ``file:PATH`` names a file with one per line."""
     listen: str = "tcp://127.0.0.1:0"
     """Where requests are answered; port 0 takes a free one."""
     advertise: str | None = None

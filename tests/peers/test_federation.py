@@ -163,3 +163,17 @@ def test_a_broker_that_names_itself_or_nobody_stands_alone(network):
         assert broker.neighbours == ()
     finally:
         broker.close()
+
+
+def test_a_file_is_enough_for_all_to_find_each_other_whoever_is_first(network, folder, tmp_path):
+    path = tmp_path / "brokers"
+    entry = f"file:{path}"
+    network.publisher("sst", folder, brokers=(entry,))
+    subscriber = network.subscriber(brokers=(entry,))
+    brokers = [network.broker(peers=(entry,), announce_file=str(path)) for _ in range(2)]
+    eventually(lambda: know_each_other(brokers))
+    subscriber.follow("sst", timeout_s=30.0)
+    np.testing.assert_array_equal(read(subscriber, "sst", "x.b2nd"), np.arange(5000))
+    for broker in brokers:
+        broker.close()
+    assert path.read_text() == ""

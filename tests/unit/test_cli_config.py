@@ -26,7 +26,7 @@ class Args:
 
 @pytest.fixture(autouse=True)
 def _nobody_elses_environment(monkeypatch, tmp_path):
-    for name in ("ZCAT_CONFIG", "ZCAT_URL", "XDG_STATE_HOME", "XDG_CACHE_HOME"):
+    for name in ("ZCAT_BROKERS", "ZCAT_CONFIG", "ZCAT_URL", "XDG_STATE_HOME", "XDG_CACHE_HOME"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("HOME", str(tmp_path))
 
@@ -216,3 +216,13 @@ def test_a_folder_may_have_an_equals_sign_in_its_name(tmp_path):
 def test_an_empty_path_is_not_the_current_folder(argument):
     with pytest.raises(BadRequest, match="for the current folder"):
         roots_of([argument])
+
+
+def test_brokers_of_the_environment_stand_above_the_file_and_below_flags(monkeypatch, tmp_path):
+    file = tmp_path / "zcat.toml"
+    file.write_text('[subscriber]\nbrokers = ["tcp://file:1"]\n')
+    assert Settings(Args(str(file)), "subscriber").subscriber().brokers == ("tcp://file:1",)
+    monkeypatch.setenv("ZCAT_BROKERS", "tcp://a:1,tcp://b:1 file:/brokers")
+    found = Settings(Args(str(file)), "subscriber")
+    assert found.subscriber().brokers == ("tcp://a:1", "tcp://b:1", "file:/brokers")
+    assert found.subscriber(brokers=("tcp://flag:1",)).brokers == ("tcp://flag:1",)

@@ -47,6 +47,7 @@ def run(args: argparse.Namespace) -> int:
 
 def _findings(args: argparse.Namespace) -> Iterator["Finding"]:
     from zcat.cli import checks
+    from zcat.services.broker_sources import found_at
 
     settings = Settings(args, "subscriber")
     subscriber = settings.subscriber()
@@ -63,7 +64,7 @@ def _findings(args: argparse.Namespace) -> Iterator["Finding"]:
     named = [*(args.broker or ()), *brokers]
     if flags.config_of(args):
         named += subscriber.brokers
-    for broker in dict.fromkeys(named):
+    for broker in found_at(named):
         yield checks.broker(broker, BROKER_WAIT_S)
 
 

@@ -64,6 +64,11 @@ def url_of(args: argparse.Namespace) -> str:
     return args.url or os.environ.get("ZCAT_URL") or URL
 
 
+def brokers_of_environment() -> tuple[str, ...]:
+    """Return the brokers that the environment names: separated by commas or spaces."""
+    return tuple(os.environ.get("ZCAT_BROKERS", "").replace(",", " ").split())
+
+
 def config_of(args: argparse.Namespace) -> str | None:
     """Return the configuration file, if one is named by the flag or the environment."""
     return args.config or os.environ.get("ZCAT_CONFIG") or None

@@ -22,6 +22,11 @@ def add(commands: Any) -> None:
     )
     broker.add_argument("--listen", metavar="ENDPOINT", help="of the directory, such as tcp://0.0.0.0:5560")
     broker.add_argument("--advertise", metavar="HOST", help="name or address that others are told")
+    announce = broker.add_argument("--announce-file", metavar="FILE", help="be listed there while it runs")
+    flags.completes(announce, flags.FILE)
+    broker.add_argument(
+        "--peer", action="append", metavar="ENDPOINT", help="of another broker, or file:PATH; may be repeated"
+    )
     _add_common(broker, ["broker"])
     broker.set_defaults(run=run_broker)
 
@@ -60,7 +65,8 @@ def add(commands: Any) -> None:
 
 def run_broker(args: argparse.Namespace) -> int:
     """Run a broker until it is stopped."""
-    config = Settings(args, "broker").broker(listen=args.listen, advertise=args.advertise)
+    given = {"listen": args.listen, "advertise": args.advertise, "announce_file": args.announce_file}
+    config = Settings(args, "broker").broker(**given, peers=tuple(args.peer or ()))
 
     def start(stack: contextlib.ExitStack) -> Ready:
         from zcat.services.broker import Broker
@@ -136,7 +142,10 @@ def start_http(stack: contextlib.ExitStack, subscriber: Any, config: HttpConfig)
 
 def _add_brokers(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
-        "--broker", action="append", metavar="ENDPOINT", help="such as tcp://head:5560; may be repeated"
+        "--broker",
+        action="append",
+        metavar="ENDPOINT",
+        help="such as tcp://head:5560, or file:PATH with one per line; repeatable [environment: ZCAT_BROKERS]",
     )
 
 

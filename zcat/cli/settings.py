@@ -1,4 +1,4 @@
-"""The configuration of services: defaults, then the file, then flags; later ones win."""
+"""The configuration of services: defaults, the file, the environment, flags; later ones win."""
 
 import argparse
 import tomllib
@@ -81,7 +81,9 @@ class Settings:
 
     def _merged(self, section: str, written: Values, given: dict[str, Any]) -> Values:
         named = {key: value for key, value in given.items() if value is not None and value != ()}
-        return {**written, **self._set.get(section, {}), **named}
+        brokers = flags.brokers_of_environment() if section in ("publisher", "subscriber") else ()
+        around = {"brokers": brokers} if brokers else {}
+        return {**written, **around, **self._set.get(section, {}), **named}
 
 
 def parse_http(address: str) -> tuple[str, int]:

@@ -63,6 +63,11 @@ class Entrances:
         self._used: dict[int, str] = {}  # ingresses
         self._next_at_s = now_s
 
+    @property
+    def is_heard(self) -> bool:
+        """Some broker answers."""
+        return any(held.pong is not None for held in self._brokers.values())
+
     def add(self, broker: int) -> list[Effect]:
         """Take another broker, and ask it."""
         self._brokers[broker] = _Broker()

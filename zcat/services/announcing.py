@@ -21,6 +21,7 @@ from zcat.protocol.brokers import SendTo, reached_by
 from zcat.protocol.entrances import Enter, Entrances, Leave
 from zcat.protocol.known_brokers import Forgotten, KnownBrokers, Met
 from zcat.protocol.messages import Changes, Failed, Granted, Message, Pong, decode, encode
+from zcat.services.broker_sources import BrokerSources
 
 RESEND_S = 0.02
 RESENDS_MAX = 40
@@ -41,12 +42,12 @@ class Announcing:
         Args:
             loop: that will own the sockets.
             sockets: for control messages.
-            brokers: endpoints of their directories.
+            brokers: endpoints of their directories, or files of such.
             outdone: called when a broker remembers a later life of ours, with its number: go above it, and
                 `update` the claim.
 
         Raises:
-            BadName: an endpoint is not one.
+            BadName: one of them is neither.
         """
         self._loop = loop
         self._sockets = sockets
@@ -60,7 +61,8 @@ class Announcing:
         now_s = loop.now_s()
         self._known = KnownBrokers(now_s)
         self._entrances = Entrances(now_s, random.random)
-        for met in self._known.configured(brokers, now_s):
+        self._sources = BrokerSources(brokers, loop, self._found)
+        for met in self._known.configured(self._sources.endpoints, now_s):
             assert isinstance(met, Met)
             self._connect(met)
 
@@ -119,6 +121,9 @@ class Announcing:
                     self._obey(self._announcer.heard(broker, now_s))
             case _:
                 log.debug("an answer to nothing %s", kv(verb=received.message.verb, broker=broker))
+
+    def _found(self, endpoints: Sequence[str]) -> None:
+        self._meet(self._known.configured(endpoints, self._loop.now_s()))
 
     def _connect(self, met: Met) -> None:
         dealer = self._dealers[met.broker] = self._sockets.dealer(met.endpoint)
@@ -190,6 +195,8 @@ class Announcing:
 
     def _ping(self) -> None:
         self._enter(self._entrances.tick(self._loop.now_s()))
+        if not self._entrances.is_heard:
+            self._sources.look_again()
         self._loop.call_at(self._entrances.next_deadline_s(), self._ping)
 
     def _send(self, broker: int, message: Message, id: int, attempts: int) -> None:

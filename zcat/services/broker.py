@@ -11,6 +11,7 @@ import random
 import secrets
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, astuple, dataclass, replace
+from pathlib import Path
 from typing import Any
 
 from zcat import __version__
@@ -44,6 +45,7 @@ from zcat.protocol.messages import (
 )
 from zcat.protocol.pages import paged
 from zcat.services.advertised import advertised
+from zcat.services.broker_sources import AnnouncedFile, found_at
 from zcat.services.neighbours import Around, Neighbours
 
 LISTED_MAX = 800
@@ -87,6 +89,7 @@ class Broker:
         assert self._context is not None
         self._loop = Loop("broker")
         self._forwarder: Forwarder | None = None
+        self._announced: AnnouncedFile | None = None
         limits = DirectoryLimits(
             lease_min_s=config.lease_min_s, lease_max_s=config.lease_max_s, records_max=config.records_max
         )
@@ -107,11 +110,17 @@ class Broker:
         }
 
     def start(self) -> None:
-        """Begin to answer and to forward. Once."""
+        """Begin to answer and to forward. Once.
+
+        Raises:
+            StorageFailed: the file that names this broker cannot be written.
+        """
         assert self._forwarder is not None
         self._forwarder.start()
         self._loop.call_at(self._directory.next_deadline_s(), self._tick)
         self._neighbours.join(self._config.peers)
+        if self._config.announce_file is not None:
+            self._announced = AnnouncedFile(Path(self._config.announce_file), self._own.endpoint)
         self._loop.start()
         log.info(
             "ready %s", kv(endpoint=self.endpoints.listen, ingress=self._pong.ingress, egress=self._pong.egress)
@@ -123,6 +132,9 @@ class Broker:
 
     def close(self) -> None:
         """Stop, and free the endpoints. Idempotent. Publishers and subscribers go on with other brokers."""
+        if self._announced is not None:
+            self._announced.close()
+            self._announced = None
         self._loop.stop()
         if self._forwarder is not None:
             self._forwarder.stop()
@@ -182,9 +194,9 @@ class Broker:
             _advertised(self.endpoints.egress, config.advertise),
             _advertised(self.endpoints.mesh, config.advertise),
         )
-        own = Neighbour(advertised(listen, config.advertise, config.peers), self.owner, 1)
+        self._own = Neighbour(advertised(listen, config.advertise, found_at(config.peers)), self.owner, 1)
         self._neighbours = Neighbours(
-            own, Around(self._loop, control, self._forwarder, self._directory, self._publish), random.random
+            self._own, Around(self._loop, control, self._forwarder, self._directory, self._publish), random.random
         )
 
     # -- on the loop's thread ----------------------------------------------------------------------------

@@ -12,7 +12,6 @@ from dataclasses import replace
 from zcat.errors import BadMessage, ZcatError
 from zcat.limits import KIB
 from zcat.logs import kv
-from zcat.names import check_endpoint
 from zcat.net.loop import Loop
 from zcat.net.sockets import CONTROL, Socket, SocketFactory
 from zcat.net.wire import Parts, Sent, send
@@ -22,6 +21,7 @@ from zcat.protocol.brokers import DIRECTORY_TOPIC, Random, SendTo, reached_by
 from zcat.protocol.directory_view import Ask, ClaimChanged, DirectoryView
 from zcat.protocol.known_brokers import Forgotten, KnownBrokers, Met
 from zcat.protocol.messages import Changes, DirectoryChanged, Listing, Message, Pong, decode, encode
+from zcat.services.broker_sources import BrokerSources
 
 RESEND_S = 0.02
 RESENDS_MAX = 20
@@ -45,13 +45,14 @@ class BrokerInUse:
         """Prepare to talk to the first of ``brokers`` that answers.
 
         Raises:
-            BadName: one is not an endpoint.
+            BadName: one is neither an endpoint nor a file.
         """
         self.on_claim: Callable[[ClaimChanged], None] = lambda change: None
         self.on_changes: Callable[[Changes], None] = lambda changes: None
         self.in_use: str | None = None
         """Endpoint of the broker that answers; None while none does. Any thread may look."""
-        self._brokers = list(dict.fromkeys(check_endpoint(broker) for broker in brokers))
+        self._sources = BrokerSources(brokers, loop, self._found)
+        self._brokers = self._sources.endpoints
         self._known = KnownBrokers(loop.now_s())
         self._loop = loop
         self._sockets = sockets
@@ -67,7 +68,7 @@ class BrokerInUse:
         for met in self._known.configured(self._brokers, self._loop.now_s()):
             assert isinstance(met, Met)
             self._connect(met)
-        if self._brokers:
+        if self._sources.entries:
             self._warn_at_s = self._loop.now_s() + SILENT_S
 
     def subscribe(self, topic: bytes) -> None:
@@ -86,7 +87,9 @@ class BrokerInUse:
         """Ping, look again, or move on to another broker."""
         if now_s >= self._warn_at_s:
             self._warn_at_s = math.inf
-            log.warning("no broker answers yet %s", kv(brokers=", ".join(self._brokers)))
+            log.warning("no broker answers yet %s", kv(brokers=", ".join(self._sources.entries)))
+        if self._choice.in_use is None:
+            self._sources.look_again()
         self._choose(self._choice.tick(now_s))
         self._look(self._view.tick(now_s))
 
@@ -101,6 +104,9 @@ class BrokerInUse:
             self._meet(self._known.heard(number, message, now_s))
         elif isinstance(message, Listing) and number == self._choice.in_use:
             self._look(self._view.listing(message, now_s))
+
+    def _found(self, endpoints: Sequence[str]) -> None:
+        self._meet(self._known.configured(endpoints, self._loop.now_s()))
 
     def _connect(self, met: Met) -> None:
         dealer = self._dealers[met.broker] = self._sockets.dealer(met.endpoint)

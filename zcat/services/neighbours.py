@@ -21,6 +21,7 @@ from zcat.protocol.federation_messages import Digests, Neighbour
 from zcat.protocol.known_brokers import Forgotten, Met
 from zcat.protocol.messages import DirectoryChanged, Listing, Pong, decode, encode
 from zcat.protocol.reconciler import Reconciler
+from zcat.services.broker_sources import LOOK_EVERY_S, BrokerSources
 
 RESEND_S = 0.02
 RESENDS_MAX = 20
@@ -59,14 +60,17 @@ class Neighbours:
         self._reconciler = Reconciler(around.directory, random)
         self._dealers: dict[int, Socket] = {}
         self._timer: Timer | None = None
+        self._sources: BrokerSources | None = None
 
-    def join(self, endpoints: Sequence[str]) -> None:
+    def join(self, entries: Sequence[str]) -> None:
         """Look for the brokers of the configuration, and those that they know.
 
         Raises:
-            BadName: one is not an endpoint.
+            BadName: one is neither an endpoint nor a file.
         """
-        self._obey(self._federation.join(tuple(endpoints), Loop.now_s()))
+        self._sources = BrokerSources(entries, self._around.loop, self._found)
+        self._found(self._sources.endpoints)
+        self._around.loop.call_after(LOOK_EVERY_S, self._look)
 
     def introduced(self, neighbour: Neighbour) -> None:
         """Take the introduction of a broker that pinged this one."""
@@ -85,6 +89,15 @@ class Neighbours:
                 self._obey(self._reconciler.digests(broker, digests, received.id, now_s))
             case Listing() as listing:
                 self._obey(self._reconciler.records(broker, listing, received.id, now_s))
+
+    def _found(self, endpoints: Sequence[str]) -> None:
+        self._obey(self._federation.join(tuple(endpoints), Loop.now_s()))
+
+    def _look(self) -> None:
+        """While no other broker answers, one may have written itself into a file since."""
+        if not self.here and self._sources is not None:
+            self._sources.look_again()
+        self._around.loop.call_after(LOOK_EVERY_S, self._look)
 
     def _tick(self) -> None:
         self._timer = None

@@ -34,6 +34,7 @@ from zcat.protocol.messages import Changes
 from zcat.protocol.serving import ServingLimits
 from zcat.services.advertised import advertised
 from zcat.services.announcing import Announcing
+from zcat.services.broker_sources import check_source, found_at
 from zcat.services.request_server import RequestServer
 from zcat.services.root_origin import RootOrigin
 from zcat.services.workers import Workers, hand_over
@@ -105,6 +106,8 @@ class Publisher:
         assert self.ready is None
         config = self._config
         check_root(config.root)
+        for broker in config.brokers:
+            check_source(broker)
         _check_apart(Path(config.path), Path(config.state))
         with ExitStack() as opened:
             context = self._context
@@ -212,7 +215,7 @@ class Publisher:
             working_max=2 * config.io_threads + 2,  # so that no thread waits for the loop
         )
         self._server = RequestServer(self._loop, router, self._origin, self._workers, limits)
-        return advertised(bound, config.advertise, config.brokers)
+        return advertised(bound, config.advertise, found_at(config.brokers))
 
     def _claim(self) -> Claim:
         assert self.ready is not None

@@ -32,7 +32,7 @@ from zcat.errors import (
 )
 from zcat.logs import kv
 from zcat.model.dataset import DatasetInfo, Entry
-from zcat.names import OWNER_HEX_SHOWN, check_endpoint, parse_root, shown
+from zcat.names import OWNER_HEX_SHOWN, parse_root, shown
 from zcat.net.loop import Loop
 from zcat.net.sockets import DATA, Context, SocketFactory, make_context
 from zcat.protocol.directory_view import HERE, ClaimChanged, DirectoryView
@@ -40,6 +40,7 @@ from zcat.protocol.follower import FollowerLimits
 from zcat.protocol.messages import ListedClaim
 from zcat.protocol.transfer import AskChunks, DatasetKey, Origin, Transfer, TransferLimits
 from zcat.services.broker_in_use import BrokerInUse
+from zcat.services.broker_sources import check_source
 from zcat.services.dataset import OpenDataset, ReadLimits
 from zcat.services.fetcher import Fetcher, Target
 from zcat.services.subscription import Subscription, Surroundings
@@ -81,7 +82,7 @@ class Subscriber:
         for root in config.follow:
             parse_root(root)
         for broker in config.brokers:
-            check_endpoint(broker)  # before the cache is locked
+            check_source(broker)  # before the cache is locked
         self.owner = secrets.token_hex(16)
         self._config = config
         self._cache = ChunkCache(config.cache, DiskLimits(config.quota_bytes, reserve_bytes=config.reserve_bytes))
