@@ -1,11 +1,13 @@
 import contextlib
+from dataclasses import replace
 
+import blosc2
 import numpy as np
 import pytest
 from blosc2_frames import ARRAYS, same, values
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from sample_datasets import OWNER, sample_array, sample_frame
+from sample_datasets import OWNER, ZSTD, sample_array, sample_frame
 
 from zcat.errors import BadContent, BadSelection
 from zcat.model.selection import Selection, check_points, parse_key
@@ -122,6 +124,27 @@ def test_many_points_in_one_chunk_are_read_in_their_order(cache):
             for count in (1, 10, 500):
                 points = check_points(coordinates[:count], (64, 64))
                 assert np.array_equal(read_points(source, points), array[tuple(coordinates[:count].T)])
+
+
+@pytest.mark.parametrize("filters", [(0, 0, 0, 0, 0, 3), (0, 0, 0, 0, 3, 1)])
+def test_parts_of_chunks_that_store_differences_are_right(cache, filters):
+    array = np.random.default_rng(0).integers(0, 100, (400, 500)).cumsum().astype("<i4").reshape(400, 500)
+    sample = sample_array(array, (200, 250), (20, 25), compression=replace(ZSTD, filters=filters))
+    points = np.random.default_rng(1).integers(0, 400, (5, 2))
+    with sources(cache, sample) as each:
+        for source in each:
+            assert same(read(source, np.s_[230:235, 100:110]), array[230:235, 100:110])
+            assert same(read_points(source, check_points(points, array.shape)), array[tuple(points.T)])
+
+
+def test_bytes_of_chunks_that_store_differences_are_right(cache):
+    content = np.arange(60_000, dtype="<u2").tobytes()
+    options = {"typesize": 2, "nthreads": 1, "blocksize": 4096, "filters": [blosc2.Filter.DELTA]}
+    whole = sample_frame(content, len(content), typesize=2)
+    sample = replace(whole, chunks=[bytes(blosc2.compress2(content, **options))])
+    with sources(cache, sample) as each:
+        for source in each:
+            assert read_bytes(source, 90_001, 90_100) == content[90_001:90_100]
 
 
 def test_a_field_of_a_structured_type_is_read_alone(cache):
