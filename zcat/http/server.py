@@ -11,11 +11,11 @@ from typing import Any
 from waitress import wasyncore
 from waitress.adjustments import Adjustments
 from waitress.server import TcpWSGIServer
-from waitress.task import ThreadedTaskDispatcher
 
 from zcat.config import HttpConfig
 from zcat.errors import AddressInUse, BadConfig
 from zcat.http.channels import Channel
+from zcat.http.threads import LatestFirst
 from zcat.limits import GIB, KIB
 from zcat.logs import kv
 
@@ -126,10 +126,7 @@ class _Server(TcpWSGIServer):
             log_socket_errors=False,
         )
         self._config = config
-        dispatcher = ThreadedTaskDispatcher()
-        # Waitress warns for each request that must wait for a thread, which is no news under load.
-        dispatcher.queue_logger = logging.Logger(__name__, logging.ERROR)
-        dispatcher.set_thread_count(config.threads)
+        dispatcher: Any = LatestFirst(config.threads)
         address = (listener.family, listener.type, listener.proto, listener.getsockname())
         super().__init__(
             app, _sock=listener, dispatcher=dispatcher, adj=adjustments, sockinfo=address, bind_socket=False
