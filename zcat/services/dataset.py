@@ -103,16 +103,44 @@ class OpenDataset:
         chunks = chunks_touched(array, what)
         if len(chunks) <= self.chunks_max:
             return self._window(chunks, lambda source: read_selection(source, what))
-        parts = list(_boxes(array, what, self.chunks_max))
-        windows = [chunks_touched(array, part) for _, part in parts]
         result: npt.NDArray[Any] | None = None
-        for (place, part), ready in zip(parts, self._pipeline(windows), strict=True):
-            block = self._decode(ready, functools.partial(read_selection, selection=part))
+        for place, block in self.parts(what):
             if result is None:
                 result = np.empty(what.shape, block.dtype)
             result[place] = block
         assert result is not None
         return result
+
+    def parts(
+        self, what: Selection, window_bytes: int | None = None
+    ) -> Iterator[tuple[tuple[slice, ...], npt.NDArray[Any]]]:
+        """Read a box of an array part by part; while one is decoded, the next is on its way.
+
+        Args:
+            what: inside the array, not empty.
+            window_bytes: of the chunks of a part, uncompressed, though never less than one chunk; None for those
+                of a window.
+
+        Yields:
+            The place of a part in a block of ``what.shape``, and the part, in no order that matters.
+
+        Raises:
+            Unavailable, Timeout, Stale: as for `read`.
+        """
+        array = self.info.geometry.array
+        assert array is not None
+        chunks_max = self.chunks_max
+        if window_bytes is not None:
+            chunks_max = max(1, min(chunks_max, window_bytes // max(1, self.info.geometry.chunksize)))
+        parts = list(_boxes(array, what, chunks_max))
+        windows = [chunks_touched(array, part) for _, part in parts]
+        for (place, part), ready in zip(parts, self._pipeline(windows), strict=True):
+            yield place, self._decode(ready, functools.partial(read_selection, selection=part))
+
+    def missing_count(self, chunks: Indices) -> int:
+        """Say how many of these chunks would have to be fetched."""
+        cached = self._target.cached
+        return len(cached.missing(chunks)) if cached is not None else len(chunks)
 
     def read_bytes(self, start: int, stop: int) -> bytearray:
         """Read the content of a byte frame or file from byte ``start`` to ``stop``.
