@@ -141,8 +141,10 @@ def _value(value: Any, wanted: Any, key: str, where: str) -> Any:
         return float(value)
     if type(value) is not wanted:  # not isinstance: true is an int to Python, and hardly meant as one
         raise _wrong(where, "a path as text" if wanted is Path else _WORDS[wanted], value)
+    if wanted in (int, float) and not value >= 0:  # also what is not a number
+        raise _wrong(where, f"{_WORDS[wanted]} of at least 0", value)
     return value
 
 
 def _wrong(where: str, wanted: str, value: Any) -> BadConfig:
-    return BadConfig(f"{where}: wanted {wanted}, got {shown(value) if isinstance(value, str) else value!r}")
+    return BadConfig(f"{where}: wanted {wanted}, got {shown(value) if isinstance(value, str) else repr(value)}")

@@ -129,3 +129,12 @@ def test_what_is_no_size_is_refused(text):
 @given(st.integers(0, 1 << 60))
 def test_a_number_of_bytes_is_read_exactly(nbytes):
     assert check(Sample, {"quota_bytes": str(nbytes)}, "")["quota_bytes"] == nbytes
+
+
+@pytest.mark.parametrize("line", ["workers = -5", "lease_s = -0.5", "lease_s = nan", "quota_bytes = -1"])
+def test_numbers_below_zero_are_refused(tmp_path, line):
+    assert "of at least 0, got" in refusal(tmp_path, f"[sample]\n{line}")
+
+
+def test_what_came_is_quoted_once(tmp_path):
+    assert refusal(tmp_path, "[sample]\nworkers = 'two'").endswith("wanted an integer, got 'two'")
