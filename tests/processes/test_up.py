@@ -85,7 +85,9 @@ def test_up_without_a_path_shares_the_example_once_and_only_once(start, tmp_path
     assert "waves.b2nd" in zcat("ls", "example", "--url", ready["http"]).stdout
     second = zcat("up", "--http", "127.0.0.1:0", "--state", str(tmp_path / "state"))
     assert second.returncode == 7
-    assert second.stderr.splitlines()[-1].startswith("zcat: cache-in-use: ")
+    last = second.stderr.splitlines()[-1]
+    assert last.startswith("zcat: cache-in-use: ")
+    assert "--state DIR" in last
     assert stop(process)[0] == 0
 
 

@@ -1,3 +1,6 @@
+import resource
+import signal
+
 import blosc2
 import numpy as np
 import pytest
@@ -43,3 +46,17 @@ def test_a_file_in_a_folder_that_is_not_there_is_refused(tmp_path):
         save_array(tmp_path / "nowhere" / "a.b2nd", np.ones(3))
     with pytest.raises(StorageFailed, match="nowhere"), replaced(tmp_path / "nowhere" / "a.txt") as partial:
         partial.write_text("x")
+
+
+def test_a_full_disk_is_called_by_its_name(tmp_path):
+    # files of this process may not grow any more, which is as good as a disk without room
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    ignored = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (200_000, before[1]))
+    try:
+        with pytest.raises(StorageFailed, match="File too large"):
+            save_array(tmp_path / "a.b2nd", np.random.default_rng(1).random(200_000))
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+        signal.signal(signal.SIGXFSZ, ignored)
+    assert list(tmp_path.iterdir()) == []

@@ -12,7 +12,7 @@ from zcat.cli import flags, places, running, serve, settings
 from zcat.cli.running import Ready
 from zcat.cli.settings import Settings
 from zcat.config import DEFAULT_BROKER
-from zcat.errors import AddressInUse, BadName, BadRequest, NotFound, RootUnknown
+from zcat.errors import AddressInUse, BadName, BadRequest, CacheInUse, NotFound, RootUnknown
 from zcat.names import check_root, shown
 
 if TYPE_CHECKING:
@@ -56,7 +56,10 @@ def add(commands: Any) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Run until stopped."""
-    return running.serve(lambda stack: start(stack, args), args.json)
+    try:
+        return running.serve(lambda stack: start(stack, args), args.json)
+    except CacheInUse as error:
+        raise CacheInUse(f"{error.message}; '--state DIR' gives this 'zcat up' folders of its own") from None
 
 
 def start(stack: contextlib.ExitStack, args: argparse.Namespace) -> Ready:

@@ -204,7 +204,7 @@ class RootFolder:
         try:
             return open_beneath(self._held(), path, flags)
         except OSError as error:
-            raise _explained(path, error) from error
+            raise _explained(self._path if path == "." else path, error) from error
 
 
 def kind_of(mode: int) -> str:

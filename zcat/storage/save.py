@@ -12,7 +12,10 @@ import numpy as np
 import numpy.typing as npt
 
 from zcat.errors import StorageFailed, ZcatError
+from zcat.limits import MIB
 from zcat.storage.disk import storage_failed
+
+PROBE_BYTES = MIB
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,6 +41,7 @@ def new_array(path: Path, layout: Layout) -> Iterator[Any]:
         StorageFailed: the disk refused.
     """
     with replaced(path) as partial:
+        array = None
         try:
             array = blosc2.empty(
                 layout.shape,
@@ -51,8 +55,9 @@ def new_array(path: Path, layout: Layout) -> Iterator[Any]:
             for name, value in layout.attributes.items():
                 array.schunk.vlmeta[name] = value
             yield array
-        except RuntimeError as error:  # which is all that Blosc2 says of a disk
-            raise StorageFailed(f"writing {path}: {error}") from error
+        except RuntimeError as error:
+            chunk_bytes = array.schunk.chunksize if array is not None else 0
+            raise _refusal(path, partial, chunk_bytes) or StorageFailed(f"writing {path}: {error}") from error
 
 
 def save_array(path: Path, items: npt.NDArray[Any], layout: Layout | None = None) -> None:
@@ -82,3 +87,13 @@ def replaced(path: Path) -> Iterator[Path]:
         raise storage_failed(f"writing {path}", error) from error
     finally:
         partial.unlink(missing_ok=True)
+
+
+def _refusal(path: Path, partial: Path, chunk_bytes: int) -> StorageFailed | None:
+    """Find out why the disk refused, which Blosc2 does not say: have it refuse the room for a chunk once more."""
+    try:
+        with partial.open("ab") as file:
+            os.posix_fallocate(file.fileno(), file.tell(), max(chunk_bytes, PROBE_BYTES))
+    except OSError as error:
+        return storage_failed(f"writing {path}", error)
+    return None

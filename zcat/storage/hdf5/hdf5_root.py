@@ -135,4 +135,6 @@ def check_hdf5(path: Path) -> None:
                 return
     except OSError as error:
         raise BadConfig(f"{shown(str(path), 200)}: {error.strerror}") from None
-    raise BadConfig(f"{shown(str(path), 200)} is neither a folder nor an HDF5 file")
+    raise BadConfig(
+        f"{shown(str(path), 200)} is neither a folder nor an HDF5 file; share the folder that it is in"
+    )
