@@ -88,3 +88,25 @@ def test_what_is_no_file_is_not_replaced(tmp_path):
             dataset.download(tmp_path / name)
     assert names(tmp_path) == ["link", "pipe"]
     assert (tmp_path / "pipe").is_fifo()
+
+
+def test_an_interrupt_leaves_nothing_that_is_of_no_use(tmp_path):
+    _, dataset = opened(DATA)
+
+    def interrupt(done, total):
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        dataset.download(tmp_path / "x", progress=interrupt)
+    assert {path.name for path in tmp_path.iterdir()} <= {"x.part", "x.part.tag"}
+    assert (tmp_path / "x.part").stat().st_size
+    dataset.download(tmp_path / "x")
+    assert [path.name for path in tmp_path.iterdir()] == ["x"]
+
+
+def test_a_download_that_got_nothing_leaves_nothing(tmp_path):
+    backend, dataset = opened(DATA)
+    backend.cut_at = 0
+    with pytest.raises(Unavailable):
+        dataset.download(tmp_path / "x")
+    assert list(tmp_path.iterdir()) == []

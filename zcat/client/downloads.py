@@ -39,9 +39,11 @@ def save(backend: Backend, address: Address, target: Path, resume: bool, progres
     try:
         with open(_beside(target, ".part"), "ab") as file:
             _lock(file, target)
-            _receive(backend, address, file, target, progress, resume)
-            os.replace(file.name, target)
-        _beside(target, ".part.tag").unlink()
+            try:
+                _receive(backend, address, file, target, progress, resume)
+                os.replace(file.name, target)
+            finally:  # also at an interrupt
+                _tidy(file, target)
     except OSError as error:
         if isinstance(error, TimeoutError | StorageFailed):
             raise
@@ -72,6 +74,15 @@ def _receive(
             done += len(piece)
             if progress is not None:
                 progress(done, body.nbytes)
+
+
+def _tidy(file: BinaryIO, target: Path) -> None:
+    """Leave what the next call can go on from, and nothing else."""
+    part = _beside(target, ".part")
+    if not file.tell():
+        part.unlink(missing_ok=True)
+    if not part.exists():
+        _beside(target, ".part.tag").unlink(missing_ok=True)
 
 
 def _beside(target: Path, suffix: str) -> Path:
