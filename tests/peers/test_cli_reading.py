@@ -71,6 +71,11 @@ def test_a_tree_is_drawn(run):
     assert "└── stations.txt" in run("tree", "example")
 
 
+def test_a_tree_is_told_to_programs(run):
+    about = next(node for node in json.loads(run("tree", "--json", "example")) if node["name"] == "about")
+    assert [child["name"] for child in about["children"]] == ["stations.txt"]
+
+
 def test_info_tells_of_datasets_folders_and_roots(run):
     assert "32 x 128 x 128" in run("info", "example/waves.b2nd")
     told = json.loads(run("info", "--json", "example/waves.b2nd"))
@@ -194,6 +199,8 @@ def test_a_root_is_forgotten_and_followed_again(run):
     assert "zcat follow example" in run("ls", "example", status=exits.MISSING)
     assert json.loads(run("roots", "--json"))[0]["followed"] is False
     assert "7 datasets" in run("follow", "example")
+    assert json.loads(run("unfollow", "example", "--json")) == {"name": "example", "followed": False}
+    assert json.loads(run("follow", "example", "--json"))["datasets"] == 7
     assert run("follow", "nothing", status=exits.MISSING).startswith("zcat: root-unknown: ")
 
 

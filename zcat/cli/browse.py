@@ -31,7 +31,7 @@ def add(commands: Any) -> None:
     ):
         parser = commands.add_parser(name, help=words, description=f"{words.capitalize()}.")
         parser.add_argument("root", metavar="ROOT", help="name, or name@owner where several publishers claim it")
-        flags.add_reading(parser, has_json=False)
+        flags.add_reading(parser)
         parser.set_defaults(run=run)
 
     listing = commands.add_parser(
@@ -49,7 +49,7 @@ def add(commands: Any) -> None:
         "tree", help="draw a root or a folder as a tree", description="Draw a root or a folder as a tree."
     )
     _add_address(tree, "ROOT[/PATH]")
-    flags.add_reading(tree, has_json=False)
+    flags.add_reading(tree)
     tree.set_defaults(run=run_tree)
 
     info = commands.add_parser(
@@ -86,7 +86,8 @@ def run_follow(args: argparse.Namespace) -> int:
     parse_root(args.root)
     with _client(args) as client:
         root = client.follow(args.root)
-        print(f"following {root.name}: {len(root)} datasets")
+        told = {"name": root.name, "owner": root.owner, "followed": True, "datasets": len(root)}
+    print_json(told) if args.json else print(f"following {root.name}: {told['datasets']} datasets")
     return exits.OK
 
 
@@ -95,6 +96,8 @@ def run_unfollow(args: argparse.Namespace) -> int:
     parse_root(args.root)
     with _client(args) as client:
         client.unfollow(args.root)
+    if args.json:
+        print_json({"name": args.root, "followed": False})
     return exits.OK
 
 
@@ -123,7 +126,10 @@ def run_tree(args: argparse.Namespace) -> int:
     """Draw a tree."""
     name, under = split_address(args.address)
     with _client(args) as client:
-        _listed(client, args.address)
+        listed = _listed(client, args.address)
+        if args.json:
+            print_json(_nested([_row(entry, _below(entry.path, under)) for entry in listed]))
+            return exits.OK
         print("\n".join(map(text, client.root(name).tree(under).split("\n"))))
     return exits.OK
 
@@ -214,6 +220,20 @@ def _one_level(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
         folder["stored"] += row["stored"]
         folder["modified"] = max(folder["modified"], row["modified"])
     return [found[name] for name in sorted(found)]
+
+
+def _nested(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Make of rows a tree: each folder has its name and its ``children``."""
+    tree: list[dict[str, Any]] = []
+    for row in sorted(rows, key=lambda row: str(row["path"])):
+        *folders, name = row.pop("path").split("/")
+        level = tree
+        for folder in folders:
+            if not level or level[-1]["name"] != folder:  # in order of path, so it is the last one or new
+                level.append({"name": folder, "kind": "folder"})
+            level = level[-1].setdefault("children", [])
+        level.append({"name": name, **row})
+    return tree
 
 
 def _told_of_dataset(dataset: "Dataset") -> dict[str, Any]:
