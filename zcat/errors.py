@@ -99,6 +99,8 @@ class BadMessage(ZcatError):
     """A peer sent frames that the protocol does not allow. Its fault, not ours."""
 
     code = "bad-message"
+    request = 0
+    """The ``id`` of the message, as far as it could be read."""
 
 
 class VerbUnknown(BadMessage):
@@ -109,7 +111,6 @@ class VerbUnknown(BadMessage):
     def __init__(self, message: str, request: int = 0) -> None:
         super().__init__(message)
         self.request = request
-        """The ``id`` of what it asked."""
 
 
 class Stale(ZcatError):

@@ -387,7 +387,9 @@ def decode(frames: Sequence[Buffer]) -> Received:
 
     Raises:
         BadMessage: wrong version, not msgpack, a field missing or of the wrong type, too many frames.
-        VerbUnknown: well formed, but a verb that this version does not know. Its ``id`` is in ``request``.
+        VerbUnknown: well formed, but a verb that this version does not know.
+
+    The error's ``request`` is the ``id`` of the message, as far as that could be read.
     """
     if not 2 <= len(frames) <= 2 + PAGES_PER_MESSAGE_MAX:
         raise BadMessage(f"a message of {len(frames)} frames, wanted 2 to {2 + PAGES_PER_MESSAGE_MAX}")
@@ -404,8 +406,12 @@ def decode(frames: Sequence[Buffer]) -> Received:
     if cls is None:
         raise VerbUnknown(f"verb {shown(verb)} is not known to {MAGIC.decode()}", id)
     given = {cls.bodies: tuple(frames[2:])} if cls.bodies else {}
-    message = from_plain(cls, header, **given)
-    _check(message)
+    try:
+        message = from_plain(cls, header, **given)
+        _check(message)
+    except BadMessage as error:
+        error.request = id
+        raise
     return Received(message, id)
 
 

@@ -320,7 +320,13 @@ class Subscription:
         return self._socket is not None and send(self._socket, encode(message, id)) is Sent.OK
 
     def _receive(self, parts: Parts) -> None:
-        received = decode(parts)
+        try:
+            received = decode(parts)
+        except BadMessage as error:
+            question = self._questions.pop(error.request, None) if self._is_met else None
+            if question is not None:  # no use in waiting for a better answer
+                question.answer.set_exception(error)
+            raise
         message, id, now_s = received.message, received.id, self._around.loop.now_s()
         if isinstance(message, Pong):
             self._pong(message, now_s)
