@@ -45,6 +45,7 @@ from zcat.services.dataset import OpenDataset, ReadLimits
 from zcat.services.fetcher import Fetcher, Target
 from zcat.services.subscription import Subscription, Surroundings
 from zcat.services.views import RootView, view_of, view_of_claim
+from zcat.services.workers import Workers
 from zcat.storage.chunk_cache import ChunkCache
 from zcat.storage.disk_budget import DiskLimits
 from zcat.storage.reading import let_threads_run
@@ -52,6 +53,7 @@ from zcat.storage.reading import let_threads_run
 T = TypeVar("T")
 
 _TICK_S = 0.1
+_WRITTEN_WITHIN_S = 10.0  # the catalogues, at the end
 _LISTING_WAIT_S = 2.0
 """A root that its publisher just announced may take a moment to be listed."""
 _VERSIONS_MAX = 5
@@ -94,7 +96,7 @@ class Subscriber:
         made = context or self._own_context
         assert made is not None
         sockets = SocketFactory(made, DATA)
-        self._around = Surroundings(self._loop, sockets, self._fetcher, self._cache, ids)
+        self._around = Surroundings(self._loop, sockets, self._fetcher, self._cache, ids, Workers("catalogue", 1))
         self._view = DirectoryView()
         self._broker = BrokerInUse(config.brokers, self._loop, sockets, self._view, random.random)
         self._broker.on_claim = self._claim_changed
@@ -129,6 +131,7 @@ class Subscriber:
         for subscription in self._subscriptions.values():
             subscription.fail(closed)
             subscription.save(Loop.now_s())
+        self._around.writer.finish(_WRITTEN_WITHIN_S)
         self._cache.close()
         if self._own_context is not None:
             self._own_context.term()
@@ -411,7 +414,7 @@ class Subscriber:
         self._broker.unsubscribe(subscription.topic)
         self._fetcher.away(subscription.key, RootNotFollowed(f"root {subscription.root} is no longer followed"))
         subscription.close()
-        self._cache.forget(subscription.root, subscription.owner)
+        subscription.forget()
 
     def _claim_changed(self, change: ClaimChanged) -> None:
         claim = change.listed.claim

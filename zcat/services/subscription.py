@@ -17,7 +17,6 @@ from zcat.model.dataset import DatasetInfo, Entry
 from zcat.net.loop import Loop
 from zcat.net.sockets import Socket, SocketFactory
 from zcat.net.wire import Parts, Sent, send
-from zcat.protocol.codec import from_plain, pack, to_plain, unpack
 from zcat.protocol.directory_view import HERE
 from zcat.protocol.follower import AskOrigin, Effect, Follower, FollowerLimits, Synced, Updated
 from zcat.protocol.messages import (
@@ -38,12 +37,11 @@ from zcat.protocol.messages import (
 )
 from zcat.services.described import described
 from zcat.services.fetcher import Fetcher
+from zcat.services.saved_catalogue import SavedCatalogue, Snapshot
+from zcat.services.workers import Workers
 from zcat.storage.chunk_cache import ChunkCache
 
 log = logging.getLogger(__name__)
-
-_CATALOGUE_BYTES_MAX = 1 << 30  # our own file
-_SAVE_EVERY_S = 5.0
 
 RESEND_S = 0.02
 RESENDS_MAX = 40
@@ -60,6 +58,8 @@ class Surroundings:
     cache: ChunkCache
     ids: Iterator[int]
     """Numbers for requests, shared with the fetcher: an answer says only the number."""
+    writer: Workers
+    """Writes catalogues: one thread."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,9 +92,11 @@ class Subscription:
         self._was_here = False
         self._is_met = False
         """Whoever answers at that address is the owner."""
-        self._saved_stamp = (0, 0)
-        self._save_at_s = 0.0
-        self._restore()
+        self._saved = SavedCatalogue(around.cache, root, owner, around.writer)
+        known = self._saved.load()
+        if known is not None:
+            catalogue = {entry.path: entry for entry in known.entries}
+            self._follower.restore(catalogue, known.incarnation, known.seq)
 
     # -- any thread --------------------------------------------------------------------------------------
 
@@ -200,22 +202,17 @@ class Subscription:
         if not is_here and self.listed and len(self.listed.claim.endpoints) > 1 and quiet_s > 5:
             self._endpoint = (self._endpoint + 1) % len(self.listed.claim.endpoints)
             self._connect()
-        if self.stamp != self._saved_stamp and now_s >= self._save_at_s:
+        if self._saved.is_due(self.stamp, now_s):
             self.save(now_s)
 
     def save(self, now_s: float) -> None:
         """Keep the catalogue for a start without a network."""
-        self._save_at_s = now_s + _SAVE_EVERY_S
-        if not self.has_catalogue or self.stamp == self._saved_stamp:
-            return
-        incarnation, seq = self.stamp
-        entries = [to_plain(entry) for entry in self.entries()]
-        try:
-            blob = pack({"incarnation": incarnation, "seq": seq, "entries": entries})
-            self._around.cache.save_catalogue(self.root, self.owner, blob)
-            self._saved_stamp = self.stamp
-        except ZcatError as error:
-            log.warning("catalogue not saved %s", kv(root=self.root, reason=error))
+        if self.has_catalogue:
+            self._saved.save(Snapshot(self.entries(), *self.stamp), now_s)
+
+    def forget(self) -> None:
+        """Keep it no longer."""
+        self._saved.forget()
 
     def close(self) -> None:
         """Let go of the origin and fail who waits for it."""
@@ -227,20 +224,6 @@ class Subscription:
         self._fail_questions(error)
         if not self.ready.done():
             self.ready.set_exception(error)
-
-    def _restore(self) -> None:
-        blob = self._around.cache.load_catalogue(self.root, self.owner)
-        if blob is None:
-            return
-        try:
-            saved = unpack(blob, _CATALOGUE_BYTES_MAX)
-            entries = {plain["path"]: from_plain(Entry, plain) for plain in saved["entries"]}
-            self._follower.restore(entries, int(saved["incarnation"]), int(saved["seq"]))
-            self._saved_stamp = self.stamp
-        except (BadMessage, KeyError, TypeError, ValueError) as error:
-            log.warning(
-                "saved catalogue is unreadable, it is asked for again %s", kv(root=self.root, reason=error)
-            )
 
     def _question(self, message: Message, wanted: type[Any], wait_s: float) -> Any:
         question = _Question(message, Future())

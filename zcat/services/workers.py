@@ -37,6 +37,10 @@ class Workers:
         """Forget what was not begun, and wait for what was."""
         while not self._queue.empty():
             self._queue.get()
+        self.finish(timeout_s)
+
+    def finish(self, timeout_s: float) -> None:
+        """Wait until all is done that was asked for."""
         for _ in self._threads:
             self._queue.put(None)
         for thread in self._threads:
