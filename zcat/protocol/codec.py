@@ -9,7 +9,7 @@ import functools
 import math
 import types
 import typing
-from collections.abc import Callable
+from collections.abc import Callable, Hashable
 from enum import Enum
 from typing import Any, TypeVar
 
@@ -26,6 +26,7 @@ Buffer = bytes | memoryview
 Reader = Callable[[Any, str], Any]
 
 LINEAGE_HEX_LENGTH = 32
+_PLAIN = frozenset([type(None), bool, int, float, str, bytes])
 _HEX = frozenset("0123456789abcdef")
 
 
@@ -75,8 +76,11 @@ def unpack_attributes(frame: bytes | bytearray | memoryview) -> dict[str, Any]:
 
 def to_plain(value: Any) -> Any:
     """Turn a dataclass into what `pack` takes; fields of None are left out."""
-    if dataclasses.is_dataclass(value):
-        plain = ((f.name, getattr(value, f.name)) for f in dataclasses.fields(value))
+    if type(value) in _PLAIN:
+        return value
+    names = _field_names(typing.cast(Hashable, type(value)))
+    if names:
+        plain = ((name, getattr(value, name)) for name in names)
         return {name: to_plain(item) for name, item in plain if item is not None}
     if isinstance(value, tuple):
         return [to_plain(item) for item in value]
@@ -92,6 +96,11 @@ def from_plain(cls: type[T], plain: Any, **given: Any) -> T:
         BadMessage: the message names the field, what was wanted and what came.
     """
     return typing.cast(T, _dataclass_reader(typing.cast(Any, cls))(plain, cls.__name__, **given))
+
+
+@functools.cache
+def _field_names(cls: Any) -> tuple[str, ...]:
+    return tuple(f.name for f in dataclasses.fields(cls)) if dataclasses.is_dataclass(cls) else ()
 
 
 @functools.cache
