@@ -99,7 +99,7 @@ def test_a_file_that_is_replaced_is_read_anew_and_what_did_not_change_is_not_fet
     sample(folder / "run.h5")
     _, subscriber = started(network, folder)
     before = {entry.path: entry.lineage for entry in subscriber.entries("sst")}
-    for name in ("gzip", "blosc2", "lzf"):
+    for name in ("gzip", "blosc2", "lzf", "plain"):
         read(subscriber, "sst", f"run.h5/entry/{name}")
 
     wanted = sample(network.folder / "next.h5", offset=1)

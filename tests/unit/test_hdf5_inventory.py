@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from zcat.errors import BadContent, BadMessage, Busy, DatasetUnknown, NotReadable
 from zcat.model.dataset import DIMENSIONS_MAX
 from zcat.names import is_legal_component
-from zcat.protocol.codec import from_plain, pack, to_plain, unpack
+from zcat.protocol.codec import from_plain, to_plain, unpack
 from zcat.storage.hdf5 import inventory, operations
 from zcat.storage.hdf5.checks import open_dataset
 from zcat.storage.hdf5.chunk_table import table_of
@@ -468,7 +468,6 @@ def write(path, **changed):
     [
         ({"numbers": np.arange(31)}, "data"),
         ({"numbers": np.arange(30, dtype="u8")}, "data"),
-        ({"unit": "C"}, "data"),
         ({"fill": 1}, "data"),
         ({"text": ["a", "c"]}, "text"),
     ],
@@ -484,16 +483,23 @@ def test_a_fingerprint_changes_with_its_dataset_alone(path, changed, what):
     assert "kept" not in different
 
 
-def test_a_dataset_beside_a_new_one_keeps_its_fingerprint(path):
+def test_places_tell_what_was_written_and_fingerprints_do_not(path):
     write(path)
     before = told(path)
     with h5py.File(path, "r+") as file:
         file["more"] = np.arange(1000)
-        file["data"][25] = 7
+        file["kept"][20:30] = np.arange(10) * 123456789123
 
     after = told(path)
 
-    assert {name for name in before if before[name].fingerprint != after[name].fingerprint} <= {"data"}
+    assert {name for name in before if before[name].fingerprint != after[name].fingerprint} == set()
+    assert {name for name in before if before[name].places != after[name].places} == {"kept"}
+
+
+def test_values_that_a_fingerprint_has_are_said_to_be_in_it(path):
+    write(path)
+
+    assert {name for name, item in told(path).items() if item.by_value} == {"text"}
 
 
 def test_compact_values_are_part_of_the_fingerprint(path):
@@ -525,7 +531,7 @@ def test_pages_tell_each_item_once_and_pass_the_door(path, monkeypatch):
             if start > 10:
                 file.kept.clear()  # another worker is asked for this page
             answer = operations.inventory(file, {"start": start})
-            items += [from_plain(Item, one) for one in unpack(pack(answer.fields["items"]))]
+            items += [from_plain(Item, one) for one in unpack(answer.bodies[0])]
             start = answer.fields.get("next")
 
     assert items == whole

@@ -1,5 +1,6 @@
 import os
 import threading
+from pathlib import Path
 
 import blosc2
 import h5py
@@ -17,10 +18,12 @@ from zcat.storage.digests import Digests
 from zcat.storage.directory_root import DirectoryRoot, DirectoryTimes
 from zcat.storage.disk_budget import DiskLimits
 from zcat.storage.frame_template import assemble_cframe, frame_template
+from zcat.storage.hdf5 import served
 from zcat.storage.hdf5.hdf5_file import Tools
 from zcat.storage.hdf5.hdf5_files import Hdf5Files
 from zcat.storage.hdf5.hdf5_root import Hdf5Root
 from zcat.storage.hdf5.sandbox import Sandbox
+from zcat.storage.hdf5.served import Served
 
 OWNER = "ab" * 16
 PLENTY = DiskLimits(quota_bytes=256 * MIB, reserve_share=0, reserve_bytes=0)
@@ -38,6 +41,7 @@ class Opened:
     """A root, and the catalogue that a publisher would have of it."""
 
     def __init__(self, path, state, sandbox):
+        self.state = state
         kept = ByteFrames(state / "converted", PLENTY, "sst", OWNER)
         files = Hdf5Files(Tools(OWNER, _Lent(sandbox), kept, Digests()), state / "hdf5")
         kind = DirectoryRoot if path.is_dir() else Hdf5Root
@@ -85,8 +89,9 @@ class _Lent:
 def opened(tmp_path, sandbox):
     roots = []
 
-    def open_it(path=None):
-        roots.append(Opened(path or tmp_path / "root", tmp_path / f"state{len(roots)}", sandbox).__enter__())
+    def open_it(path=None, state=None):
+        state = state or tmp_path / f"state{len(roots)}"
+        roots.append(Opened(path or tmp_path / "root", state, sandbox).__enter__())
         return roots[-1]
 
     (tmp_path / "root").mkdir()
@@ -265,6 +270,145 @@ def test_a_replaced_file_keeps_the_lineages_of_what_is_the_same(tmp_path, opened
     assert root.known["f.h5/same"] == before["f.h5/same"]
     assert root.known["f.h5/other"].lineage != before["f.h5/other"].lineage
     np.testing.assert_array_equal(root.read("f.h5/other"), wave((10,)) + 1)
+
+
+VARIETY = {
+    "plain": wave((40, 30)),
+    "packed": {"data": wave((100, 90)), "chunks": (30, 40), "compression": "gzip", "shuffle": True},
+    "checked": {"data": wave((50, 50)), "chunks": (20, 20), "fletcher32": True},
+    "direct": {"data": wave((64, 64)), "chunks": (32, 32), **BLOSC2},
+    "texts": {"data": ["a", "bc", ""] * 9, "dtype": h5py.string_dtype()},
+    "filled": {"shape": (80,), "chunks": (30,), "dtype": "i4", "fillvalue": 7},
+}
+
+
+def write_again(path, before, **changed):
+    """Write a file anew, as a whole and with everything at another place, and put it where the old one is."""
+    fresh = path.with_suffix(".new")
+    with h5py.File(fresh, "w") as file:
+        file["in_front"] = wave((before,))
+        group = file.create_group("group")
+        group.attrs["title"] = changed.pop("title", "t")
+        for name, given in (VARIETY | changed).items():
+            options = given if isinstance(given, dict) else {"data": given}
+            file.create_dataset(name, **options).attrs["unit"] = changed.get("unit", "K")
+    os.replace(fresh, path)
+
+
+def other(name):
+    """Give a dataset of `VARIETY` with another value at its end."""
+    if name == "texts":
+        return {**VARIETY[name], "data": ["a", "bc", ""] * 8 + ["a", "bc", "x"]}
+    values = (VARIETY[name]["data"] if isinstance(VARIETY[name], dict) else VARIETY[name]).copy()
+    values.reshape(-1)[-1] += 1
+    return {**VARIETY[name], "data": values} if isinstance(VARIETY[name], dict) else values
+
+
+@pytest.mark.parametrize("is_restarted", [False, True])
+@pytest.mark.parametrize("name", ["plain", "packed", "checked", "direct", "texts", None])
+def test_of_a_file_that_was_written_anew_only_what_changed_is_renewed(tmp_path, opened, name, is_restarted):
+    path = tmp_path / "root" / "f.h5"
+    write_again(path, 10)
+    root = opened()
+    before = {one: root.known[f"f.h5/{one}"] for one in (*VARIETY, "group")}
+    for one in before:
+        root.read(f"f.h5/{one}") if one != "group" else root.root.info(f"f.h5/{one}")
+    if is_restarted:
+        root.root.close()
+
+    write_again(path, 1000, **({name: other(name)} if name else {}))
+    root = opened(state=root.state) if is_restarted else root
+    root.look()
+
+    assert {one for one in before if root.known[f"f.h5/{one}"].lineage != before[one].lineage} == {name} - {None}
+    with h5py.File(path) as file:
+        for one in VARIETY:
+            wanted = file[one][...]
+            assert (
+                root.read(f"f.h5/{one}").tobytes() == np.asarray(wanted, root.known[f"f.h5/{one}"].dtype).tobytes()
+            )
+
+
+def test_attributes_that_were_told_renew_what_they_belong_to_when_they_change(tmp_path, opened):
+    path = tmp_path / "root" / "f.h5"
+    write_again(path, 10)
+    root = opened()
+    before = dict(root.known)
+    root.read("f.h5/packed"), root.root.info("f.h5/group")
+
+    write_again(path, 10, unit="C", title="other")
+    root.look()
+
+    assert root.known["f.h5/packed"].lineage != before["f.h5/packed"].lineage
+    assert root.known["f.h5/group"].lineage != before["f.h5/group"].lineage
+    assert root.root.info("f.h5/packed").attributes == {"unit": "C"}
+
+
+def _cut_the_end(kept):
+    os.truncate(kept, kept.stat().st_size - 1)
+
+
+def _of_another_boot(kept):
+    boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip().encode()
+    kept.write_bytes(kept.read_bytes().replace(boot, boot[::-1]))
+
+
+@pytest.mark.parametrize("spoil", [_cut_the_end, _of_another_boot, os.unlink])
+def test_what_was_given_out_is_renewed_when_it_is_not_known_for_sure(tmp_path, opened, spoil):
+    path = tmp_path / "root" / "f.h5"
+    write_again(path, 10)
+    root = opened()
+    before = dict(root.known)
+    root.read("f.h5/packed"), root.read("f.h5/plain")
+    root.root.close()
+
+    spoil(next((root.state / "hdf5").iterdir()))
+    write_again(path, 10)
+    root = opened(state=root.state)
+
+    assert not {entry.lineage for entry in before.values()} & {entry.lineage for entry in root.known.values()}
+
+
+def test_a_disk_that_refuses_witnesses_leaves_none_that_could_be_believed(tmp_path, opened, monkeypatch):
+    write_again(tmp_path / "root" / "f.h5", 10)
+    root = opened()
+    monkeypatch.setattr(served, "record", lambda *one: b"")
+    monkeypatch.setattr(served.os, "write", lambda fd, data: -1)
+
+    root.read("f.h5/packed")
+
+    assert list((root.state / "hdf5").iterdir()) == []
+    monkeypatch.undo()
+    root.read("f.h5/plain")
+
+
+def test_more_witnesses_than_are_remembered_renew_the_dataset(tmp_path, opened, monkeypatch):
+    monkeypatch.setattr(served, "WITNESSES_MAX", 3)
+    path = tmp_path / "root" / "f.h5"
+    write_again(path, 10)
+    root = opened()
+    before = dict(root.known)
+    root.read("f.h5/direct"), root.read("f.h5/plain")
+
+    write_again(path, 1000)
+    root.look()
+
+    assert root.known["f.h5/direct"].lineage != before["f.h5/direct"].lineage
+    assert root.known["f.h5/plain"].lineage == before["f.h5/plain"].lineage
+
+
+def test_nothing_new_is_given_out_while_it_is_compared():
+    given = Served()
+    given.note("d", 0, b"a")
+    given.seal()
+
+    given.note("d", 0, b"a")
+    with pytest.raises(Stale):
+        given.note("d", 1, b"b")
+    given.seal(False)
+    given.note("d", 1, b"b")
+
+    assert given.of("d") == {0: b"a", 1: b"b"}
 
 
 def test_a_file_that_changed_under_a_read_is_stale_or_busy(tmp_path, opened):

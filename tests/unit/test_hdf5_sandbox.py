@@ -29,7 +29,7 @@ from zcat.errors import (
     ZcatError,
 )
 from zcat.limits import GIB, MIB
-from zcat.storage.hdf5.asking import read_attributes, read_inventory, read_table
+from zcat.storage.hdf5.asking import read_attribute_digests, read_attributes, read_inventory, read_table
 from zcat.storage.hdf5.sandbox import Sandbox, SandboxLimits
 
 WICKED = textwrap.dedent(
@@ -347,7 +347,9 @@ SOUND = ["", "g", "g/data", "soft", "table", "text"]
 
 def test_a_sound_file_is_told(sandbox, path, fd):
     assert everything(sandbox, path) == SOUND
-    assert read_attributes(sandbox, fd, "/g/data") == {"unit": "K", "list": [1, 2, 3]}
+    values, digest = read_attributes(sandbox, fd, "/g/data")
+    assert values == {"unit": "K", "list": [1, 2, 3]}
+    assert read_attribute_digests(sandbox, fd, ["/g/data", "/g", "/g/data"])[::2] == [digest, digest]
     table = read_table(sandbox, fd, "/g/data")
     assert (table.offsets > 0).all()
     assert len(table.sizes) == 4

@@ -1,13 +1,15 @@
 """What is asked of the worker processes, and what their answers must look like: they are a stranger's."""
 
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
+import blake3
 import numpy as np
 
 from zcat.errors import BadContent, BadMessage
-from zcat.limits import ATTRIBUTES_BYTES_MAX, KIB, NCHUNKS_MAX
+from zcat.limits import ATTRIBUTES_BYTES_MAX, KIB, MIB, NCHUNKS_MAX
 from zcat.protocol.codec import from_plain, to_plain, unpack
-from zcat.storage.chunk_gate import HEADER_BYTES, plain_chunk
+from zcat.storage.chunk_gate import DIGEST_BYTES, HEADER_BYTES, plain_chunk
 from zcat.storage.hdf5.convert import Job
 from zcat.storage.hdf5.items import Item
 from zcat.storage.hdf5.sandbox import Sandbox
@@ -17,6 +19,8 @@ ITEMS_MAX = 1_000_000
 """Groups and datasets of one file."""
 
 _TABLE_PAGE = 1 << 22
+_PAGE_BYTES_MAX = 4 * MIB
+_PATHS_MAX = 512
 
 
 def read_inventory(sandbox: Sandbox, fd: int) -> list[Item]:
@@ -28,29 +32,44 @@ def read_inventory(sandbox: Sandbox, fd: int) -> list[Item]:
         StorageFailed, Closed: as ``Sandbox.call`` says.
     """
     items: list[Item] = []
-    start = 0
-    while True:
-        fields, _ = sandbox.call("inventory", {"start": start}, fd)
-        plain = fields.get("items")
-        if not isinstance(plain, list) or len(items) + len(plain) > ITEMS_MAX:
-            raise BadContent(f"wanted an inventory of at most {ITEMS_MAX} items")
-        try:
-            items.extend(from_plain(Item, one) for one in plain)
-        except BadMessage as error:
-            raise BadContent(f"an inventory that is none: {error.message}") from None
-        following = fields.get("next")
-        if not plain or type(following) is not int or following <= start:
-            return items
-        start = following
+    start: int | None = 0
+    with ThreadPoolExecutor(1) as ahead:  # a page is made while the one before it is read
+        page = ahead.submit(sandbox.call, "inventory", {"start": start}, fd)
+        while start is not None:
+            fields, bodies = page.result()
+            start = _following(fields, start)
+            if start is not None:
+                page = ahead.submit(sandbox.call, "inventory", {"start": start}, fd)
+            items.extend(_items_of(bodies))
+            if len(items) > ITEMS_MAX:
+                raise BadContent(f"an inventory of more than {ITEMS_MAX} items")
+    return items
 
 
-def read_attributes(sandbox: Sandbox, fd: int, hdf5_path: str) -> dict[str, Any]:
-    """Read the attributes of a group or dataset, as plain values.
+def read_attributes(sandbox: Sandbox, fd: int, hdf5_path: str) -> tuple[dict[str, Any], bytes]:
+    """Read the attributes of a group or dataset: as plain values, and their digest.
 
     Raises:
         ZcatError: as `read_inventory`; or what is wrong with the object.
     """
-    return _read_maps(sandbox, fd, "attributes", hdf5_path)[0]
+    bodies = _read_bodies(sandbox, fd, "attributes", hdf5_path, 1)
+    return _map_of(bodies[0]), blake3.blake3(bodies[0]).digest()
+
+
+def read_attribute_digests(sandbox: Sandbox, fd: int, hdf5_paths: list[str]) -> list[bytes]:
+    """Read the digests of the attributes of some groups and datasets, without the attributes.
+
+    Raises:
+        ZcatError: as `read_inventory`.
+    """
+    digests: list[bytes] = []
+    for at in range(0, len(hdf5_paths), _PATHS_MAX):
+        paths = hdf5_paths[at : at + _PATHS_MAX]
+        _, bodies = sandbox.call("attribute_digests", {"paths": paths}, fd)
+        if len(bodies) != 1 or len(bodies[0]) != DIGEST_BYTES * len(paths):
+            raise BadContent("digests of attributes that are none")
+        digests += [bytes(bodies[0][n : n + DIGEST_BYTES]) for n in range(0, len(bodies[0]), DIGEST_BYTES)]
+    return digests
 
 
 def read_typed_attributes(sandbox: Sandbox, fd: int, hdf5_path: str) -> tuple[dict[str, Any], dict[str, Any]]:
@@ -59,7 +78,7 @@ def read_typed_attributes(sandbox: Sandbox, fd: int, hdf5_path: str) -> tuple[di
     Raises:
         ZcatError: as `read_attributes`.
     """
-    values, types = _read_maps(sandbox, fd, "attributes", hdf5_path, 2)
+    values, types = map(_map_of, _read_bodies(sandbox, fd, "attributes", hdf5_path, 2))
     return values, types
 
 
@@ -69,7 +88,7 @@ def read_creation(sandbox: Sandbox, fd: int, hdf5_path: str) -> dict[str, Any]:
     Raises:
         ZcatError: as `read_attributes`.
     """
-    return _read_maps(sandbox, fd, "creation", hdf5_path)[0]
+    return _map_of(_read_bodies(sandbox, fd, "creation", hdf5_path, 1)[0])
 
 
 def read_table(sandbox: Sandbox, fd: int, hdf5_path: str) -> ChunkTable:
@@ -126,13 +145,36 @@ def read_chunks(sandbox: Sandbox, fd: int, job: Job) -> list[bytes]:
     return chunks
 
 
-def _read_maps(sandbox: Sandbox, fd: int, op: str, hdf5_path: str, count: int = 1) -> list[dict[str, Any]]:
-    """Ask for things by name, each a body of msgpack; take the first ``count``."""
-    _, bodies = sandbox.call(op, {"path": hdf5_path}, fd)
+def _following(fields: dict[str, Any], start: int) -> int | None:
+    """Say where the next page of an inventory starts, if there is one."""
+    following = fields.get("next")
+    return following if type(following) is int and following > start else None
+
+
+def _items_of(bodies: list[bytearray]) -> list[Item]:
     try:
-        maps = [unpack(body, ATTRIBUTES_BYTES_MAX + 64 * KIB) for body in bodies[:count]]
+        plain = unpack(bodies[0], _PAGE_BYTES_MAX) if bodies else None
+        if type(plain) is not list:
+            raise BadMessage("no list of items")
+        return [from_plain(Item, one) for one in plain]
+    except BadMessage as error:
+        raise BadContent(f"an inventory that is none: {error.message}") from None
+
+
+def _read_bodies(sandbox: Sandbox, fd: int, op: str, hdf5_path: str, count: int) -> list[bytearray]:
+    """Ask for what an object has; take the first ``count`` bodies."""
+    _, bodies = sandbox.call(op, {"path": hdf5_path}, fd)
+    if len(bodies) < count:
+        raise BadContent(f"wanted {op} by name")
+    return bodies[:count]
+
+
+def _map_of(body: bytearray) -> dict[str, Any]:
+    """Read things by name."""
+    try:
+        made = unpack(body, ATTRIBUTES_BYTES_MAX + 64 * KIB)
     except BadMessage as error:
         raise BadContent(f"an answer that is none: {error.message}") from None
-    if len(maps) != count or not all(type(one) is dict and all(type(n) is str for n in one) for one in maps):
-        raise BadContent(f"wanted {op} by name")
-    return maps
+    if type(made) is not dict:
+        raise BadContent("an answer that is no map")
+    return made

@@ -16,12 +16,22 @@ from zcat.storage.hdf5.asking import read_chunks, read_table
 from zcat.storage.hdf5.convert import Job, convert_box
 from zcat.storage.hdf5.direct import Wrapped, chunk_of, cut_like, is_direct, unwrap
 from zcat.storage.hdf5.items import Item
-from zcat.storage.hdf5.layout import Unit, cut_of, unit_of
+from zcat.storage.hdf5.layout import Cut, Unit, cut_of, unit_of
 from zcat.storage.hdf5.raw_chunks import pipeline_of
 from zcat.storage.hdf5.sandbox import Sandbox
 from zcat.storage.hdf5.stored import StoredData
 
 _SAMPLES_MAX = 8
+
+
+def description_of(attributes: bytes, cut: Cut | None) -> bytes:
+    """Return the witness of a description: a digest of what is told besides an entry.
+
+    Args:
+        attributes: their digest.
+        cut: of a dataset; None for a group.
+    """
+    return blake3.blake3(attributes + (b"" if cut is None else _said(cut))).digest()
 
 
 class Hdf5Dataset:
@@ -95,22 +105,28 @@ class Hdf5Dataset:
                 pass
         return read_chunks(self._sandbox, self._fd, Job.of(self.item.hdf5_path, self.cut, unit))
 
-    def witness(self, unit: Unit) -> bytes:
+    def witness(self, unit: Unit, made: list[bytes] | None = None) -> bytes:
         """Return a digest of what a unit is made of; empty where the fingerprint says it all.
 
         It is the digest of the chunk itself where that is served untouched.
 
+        Args:
+            unit: of this dataset.
+            made: its chunks, if they are at hand.
+
         Raises:
             BadContent, StorageFailed: the file cannot be read.
+            ZcatError: as `convert` says.
         """
-        if self._data is None:
+        if self.item.by_value:
             return b""
+        if self._data is None:  # virtual: its bytes lie elsewhere in the file
+            return digest(b"".join(made or self.convert(unit)))
         direct = self.direct_chunk(unit.numbers[0])
         if direct is not None:
             return digest(direct)
-        cut = self.cut  # another block shape gives other chunks of the same values
-        how = repr((cut.geometry, cut.compression)).encode()
-        return blake3.blake3(how + self._data.witness(unit.box)).digest()
+        # another block shape gives other chunks of the same values
+        return blake3.blake3(_said(self.cut) + self._data.witness(unit.box)).digest()
 
     def _open_data(self, item: Item) -> StoredData | None:
         assert item.layout is not None
@@ -143,3 +159,7 @@ class Hdf5Dataset:
             return None
         fill = self.item.fill or bytes(self.cut.array.itemsize)
         return repeat_value_chunk(self.cut.geometry, nchunk, fill)
+
+
+def _said(cut: Cut) -> bytes:
+    return repr((cut.geometry, cut.compression)).encode()

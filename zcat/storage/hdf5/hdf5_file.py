@@ -19,12 +19,12 @@ from zcat.storage.beneath import Stamp, stamp_of
 from zcat.storage.byte_frames import ByteFrames
 from zcat.storage.digests import Digests
 from zcat.storage.hdf5.asking import read_attributes
-from zcat.storage.hdf5.dataset import Hdf5Dataset
+from zcat.storage.hdf5.dataset import Hdf5Dataset, description_of
 from zcat.storage.hdf5.inventories import Inventory
 from zcat.storage.hdf5.items import Item
 from zcat.storage.hdf5.layout import cut_of
 from zcat.storage.hdf5.sandbox import Sandbox
-from zcat.storage.hdf5.served import Served
+from zcat.storage.hdf5.served import DESCRIPTION, Served
 from zcat.storage.open_sources import OpenSources
 from zcat.storage.root import Chunk
 
@@ -52,7 +52,9 @@ class Tools:
 class Hdf5File:
     """A version of a file. Any thread may call."""
 
-    def __init__(self, tools: Tools, prefix: str, inventory: Inventory, open_file: Callable[[], int]) -> None:
+    def __init__(
+        self, tools: Tools, prefix: str, inventory: Inventory, open_file: Callable[[], int], served: Served
+    ) -> None:
         """Take what is known; nothing is opened before it is needed.
 
         Args:
@@ -60,9 +62,10 @@ class Hdf5File:
             prefix: goes before the path of each item to make that of its entry; ends with a slash.
             inventory: of this version.
             open_file: opens the file, whatever version it is then.
+            served: what was given out of this version.
         """
         self.inventory = inventory
-        self.served = Served()
+        self.served = served
         self._tools = tools
         self._prefix = prefix
         self._open_file = open_file
@@ -70,10 +73,11 @@ class Hdf5File:
         self._paths = [path for path in inventory.items if path and _is_legal(prefix + path)]
         self._turns = _Turns()
         self._infos: dict[str, DatasetInfo] = {}
-        self._attributes: dict[str, dict[str, Any]] = {}
+        self._attributes: dict[str, tuple[dict[str, Any], bytes]] = {}
 
     def close(self) -> None:
         """Close the file."""
+        self.served.close()
         self._opened.close()
 
     def entries(self) -> Iterator[Entry]:
@@ -124,30 +128,21 @@ class Hdf5File:
         entry = replace(self.entry(path), problem=None)
         try:
             with self._use() as opened:
-                attributes = self.attributes(path)
+                attributes, digest = self._read_attributes(opened, path)
                 if item.kind == "group":
+                    self.served.note(path, DESCRIPTION, description_of(digest, None))
                     return DatasetInfo(entry, _NOTHING, Compression(), attributes)
-                return replace(opened.dataset(item).info_of(entry), attributes=attributes)
+                dataset = opened.dataset(item)
+                self.served.note(path, DESCRIPTION, description_of(digest, dataset.cut))
+                return replace(dataset.info_of(entry), attributes=attributes)
         except Stale as error:
             raise Busy(f"{error.message}; ask again in a moment") from None
-
-    def attributes(self, path: str) -> dict[str, Any]:
-        """Read the attributes of an item, with `NOTE` where there is one. Raises as `info` does."""
-        item = self._item(path)
-        attributes = self._attributes.get(path)
-        if attributes is None:
-            with self._use() as opened:
-                attributes = read_attributes(self._tools.sandbox, opened.fd, item.hdf5_path)
-            if item.note is not None:
-                attributes.setdefault(NOTE, item.note)
-            if len(self._attributes) < DATASETS_MAX:
-                self._attributes[path] = attributes
-        return attributes
 
     def attributes_of_root(self) -> dict[str, Any]:
         """Read the attributes of the file itself, its root group's; a sentence stands for what cannot be read."""
         try:
-            return self.attributes("")
+            with self._use() as opened:
+                return self._read_attributes(opened, "")[0]
         except ZcatError as error:
             return {"unreadable": f"<unreadable: {error.message}>"}
 
@@ -191,6 +186,19 @@ class Hdf5File:
             raise DatasetUnknown(f"{shown(self._prefix + path)} does not exist")
         return item
 
+    def _read_attributes(self, opened: "_Open", path: str) -> tuple[dict[str, Any], bytes]:
+        """Read the attributes of an item, with `NOTE` where there is one, and their digest."""
+        known = self._attributes.get(path)
+        if known is None:
+            item = self._item(path)
+            known = read_attributes(self._tools.sandbox, opened.fd, item.hdf5_path)
+            if item.note is not None:
+                known[0].setdefault(NOTE, item.note)
+            if len(self._attributes) < DATASETS_MAX:
+                opened.check_unchanged()
+                self._attributes[path] = known
+        return known
+
     def _chunk(self, info: DatasetInfo, nchunk: int, data: bytes) -> Chunk:
         return Chunk(data, self._tools.digests.of(info.entry.lineage, nchunk, data))
 
@@ -203,7 +211,7 @@ class Hdf5File:
             if data is not None:
                 return data
             made = dataset.convert(unit)
-            self.served.note(item.path, unit.numbers[0], dataset.witness(unit))
+            self.served.note(item.path, unit.numbers[0], dataset.witness(unit, made))
             opened.check_unchanged()  # else one version's chunks would be kept under another's name
             for number, one in zip(unit.numbers, made, strict=True):
                 kept.put(info, number, one, self._tools.digests.of(info.entry.lineage, number, one))

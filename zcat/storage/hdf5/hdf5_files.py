@@ -4,8 +4,8 @@ import logging
 import os
 import threading
 import time
-from collections.abc import Callable, Mapping
-from contextlib import suppress
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,10 +18,10 @@ from zcat.protocol.messages import Change
 from zcat.storage.beneath import Stamp, lineage_of, stamp_of
 from zcat.storage.disk import pread_exactly
 from zcat.storage.hdf5.asking import read_inventory
-from zcat.storage.hdf5.dataset import Hdf5Dataset
 from zcat.storage.hdf5.hdf5_file import Hdf5File, Tools
 from zcat.storage.hdf5.inventories import Inventories, Inventory, Named
-from zcat.storage.hdf5.items import Item
+from zcat.storage.hdf5.served import Served, Witnesses
+from zcat.storage.hdf5.unchanged import Version, unchanged
 from zcat.storage.root import Looked
 
 SUFFIXES = (
@@ -185,8 +185,12 @@ class Hdf5Files:
         trouble = self._troubles.get(path)
         if trouble is not None and self._clock() < trouble.until_s and trouble.reason is None:
             raise Busy(f"{shown(path)} could not be read a moment ago")
+        loaded = self._inventories.load(path) if held is None else None
+        before = held.inventory if held is not None else loaded
+        served = held.served if held is not None else Served(loaded.served if loaded else None)
         try:
-            inventory = self._look(path, found, held)
+            with _sealed(served):
+                inventory = self._look(path, found, before, served)
         except ZcatError as error:
             self._note_trouble(path, stamp, error, was_good=held is not None)
             raise
@@ -195,7 +199,8 @@ class Hdf5Files:
         if inventory is None:
             self.forget(path)
             return None
-        return self._replace(path, inventory, held, found.open_file)
+        served.close()  # before its log is replaced
+        return self._replace(path, inventory, found, inventory is loaded)
 
     def forget(self, path: str) -> None:
         """Drop a file that is gone."""
@@ -208,57 +213,49 @@ class Hdf5Files:
 
     # -- private -------------------------------------------------------------------------------------
 
-    def _look(self, path: str, found: Found, held: Hdf5File | None) -> Inventory | None:
+    def _look(self, path: str, found: Found, before: Inventory | None, given: Served) -> Inventory | None:
+        """Take the inventory of a file: that of before, if the file is the same, or a new one."""
         stamp, fd = found.stamp, found.open_file()
         try:
             if not has_signature(fd):
                 return None
-            loaded = self._inventories.load(path) if held is None else None
-            if loaded is not None and loaded.stamp == stamp:
-                return loaded
+            if before is not None and before.stamp == stamp:
+                return before
             items = {item.path: item for item in read_inventory(self._tools.sandbox, fd)}
-            named = {one: self._born(path, stamp, item) for one, item in items.items()}
-            if held is not None and not held.inventory.from_earlier:
-                named.update(self._same(fd, items, held))
+            named = self._born(path, stamp, items)
+            served: dict[str, Witnesses] = {}
+            if before is not None and before.served is not None:
+                now = Version(self._tools.sandbox, fd, stamp, items)
+                same = list(unchanged(before.items, before.stamp, given, now))
+                named.update((one, before.named[one]) for one in same)
+                served = given.of_all(same)
             if stamp_of(fd) != stamp:
                 raise Stale(f"{shown(path)} changed while it was read")
         finally:
             os.close(fd)
-        return Inventory(stamp, items, named)
+        return Inventory(stamp, items, named, served)
 
-    def _born(self, path: str, stamp: Stamp, item: Item) -> Named:
-        lineage = lineage_of(self._tools.owner, stamp, f"{path}\0{item.path}\0{item.fingerprint}")
-        return Named(lineage, stamp.mtime_ns)
+    def _born(self, path: str, stamp: Stamp, items: Iterable[str]) -> dict[str, Named]:
+        """Name the content of all items anew.
 
-    def _same(self, fd: int, items: dict[str, Item], held: Hdf5File) -> dict[str, Named]:
-        """Give those that are what they were."""
-        same: dict[str, Named] = {}
-        for path, item in items.items():
-            before = held.inventory.items.get(path)
-            if before is None or before.fingerprint != item.fingerprint or before.kind != item.kind:
-                continue
-            if held.served.is_untouched(path) or self._still_holds(fd, item, held):
-                same[path] = held.inventory.named[path]
-        return same
+        By a random number, too: if what is kept of the file is lost, nobody knows what was given out under names
+        that the same stamp would make again.
+        """
+        birth = os.urandom(16).hex()
+        return {
+            one: Named(lineage_of(self._tools.owner, stamp, f"{path}\0{one}\0{birth}"), stamp.mtime_ns)
+            for one in items
+        }
 
-    def _still_holds(self, fd: int, item: Item, held: Hdf5File) -> bool:
-        stored_bytes = item.layout.stored_bytes if item.layout else 0
-        with suppress(ZcatError):
-            return held.served.still_holds(item.path, Hdf5Dataset(self._tools.sandbox, fd, item), stored_bytes)
-        return False
-
-    def _replace(
-        self, path: str, inventory: Inventory, held: Hdf5File | None, open_file: Callable[[], int]
-    ) -> Hdf5File:
-        file = Hdf5File(self._tools, f"{path}/", inventory, open_file)
-        if held is not None:
-            held.served.carry_over(_unchanged(held.inventory, inventory), file.served)
+    def _replace(self, path: str, inventory: Inventory, found: Found, is_loaded: bool) -> Hdf5File:
+        witness_log = self._inventories.log(path) if is_loaded else self._inventories.save(path, inventory)
+        served = Served(inventory.served, witness_log if inventory.served is not None else None)
+        file = Hdf5File(self._tools, f"{path}/", inventory, found.open_file, served)
         with self._lock:
+            held = self._files.get(path)
             self._files[path] = file
         if held is not None:
             held.close()
-        if not inventory.from_earlier:
-            self._inventories.save(path, inventory)
         return file
 
     def _note_trouble(self, path: str, stamp: Stamp, error: ZcatError, was_good: bool) -> None:
@@ -291,5 +288,12 @@ def has_signature(fd: int) -> bool:
     )
 
 
-def _unchanged(before: Inventory, after: Inventory) -> set[str]:
-    return {path for path, one in after.named.items() if before.named.get(path) == one}
+@contextmanager
+def _sealed(served: Served) -> Iterator[None]:
+    """Let nothing further be given out; if there is no new version after all, let it again."""
+    served.seal()
+    try:
+        yield
+    except BaseException:
+        served.seal(False)
+        raise

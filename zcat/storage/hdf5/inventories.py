@@ -7,17 +7,21 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import blake3
+import msgpack
 
 from zcat.errors import BadMessage, StorageFailed
-from zcat.limits import GIB
+from zcat.limits import GIB, KIB
 from zcat.logs import kv
 from zcat.protocol.codec import from_plain, pack, to_plain, unpack
 from zcat.storage.beneath import Stamp
 from zcat.storage.cache_folders import read_whole, write_whole
 from zcat.storage.hdf5.items import Item
+from zcat.storage.hdf5.served import TOO_MANY, Witnesses, WitnessLog, record
 
 _PAGE_ITEMS = 10_000
-_FORMAT = 1
+_FORMAT = 2
+_RECORD_BYTES_MAX = 4 * KIB
+_BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
 
 log = logging.getLogger(__name__)
 
@@ -39,8 +43,8 @@ class Inventory:
     items: Mapping[str, Item]
     named: Mapping[str, Named]
     """By path."""
-    from_earlier: bool = field(default=False)
-    """An earlier run of the publisher may have given out parts of it, of which nothing is known now."""
+    served: Mapping[str, Witnesses] | None = field(default_factory=dict)
+    """What earlier runs of the publisher gave out; None if that is not known for sure."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,7 +59,10 @@ class _Head:
     path: str
     stamp: Stamp
     pages: tuple[int, ...]
-    """Their lengths in bytes; they follow."""
+    """Their lengths in bytes; they follow, and then witnesses to the end of the file."""
+    boot: str = ""
+    """During which run of the machine it was written. The file is never synced: a machine that went down may have
+    lost the last witnesses, and nobody would see that."""
 
 
 class Inventories:
@@ -64,19 +71,33 @@ class Inventories:
     def __init__(self, folder: Path) -> None:
         """Say which folder; it is made when there is something to keep."""
         self._folder = folder
+        self._boot = _boot_id()
 
-    def save(self, path: str, inventory: Inventory) -> None:
-        """Keep what is known of the file ``path``. A disk that refuses is logged: the next start takes longer."""
+    def save(self, path: str, inventory: Inventory) -> WitnessLog | None:
+        """Keep what is known of the file ``path``.
+
+        Returns:
+            Where to write what else is given out of it. None if the disk refused, which is logged: then the next
+            start takes longer, and gives everything a new lineage.
+        """
         items = list(inventory.items.values())
         pages = []
         for at in range(0, len(items), _PAGE_ITEMS):
             part = tuple(items[at : at + _PAGE_ITEMS])
             pages.append(pack(to_plain(_Page(part, tuple(inventory.named[item.path] for item in part)))))
-        head = pack(to_plain(_Head(_FORMAT, path, inventory.stamp, tuple(map(len, pages)))))
+        head = pack(to_plain(_Head(_FORMAT, path, inventory.stamp, tuple(map(len, pages)), self._boot)))
+        served = [record(one, *each) for one, held in (inventory.served or {}).items() for each in held.items()]
         try:
-            write_whole(self._file(path), b"".join([len(head).to_bytes(4, "little"), head, *pages]))
+            write_whole(self._file(path), b"".join([len(head).to_bytes(4, "little"), head, *pages, *served]))
         except StorageFailed as error:
             log.warning("an inventory is not kept %s", kv(path=path, reason=error))
+            self.forget(path)  # it is of another version
+            return None
+        return WitnessLog(self._file(path))
+
+    def log(self, path: str) -> WitnessLog:
+        """Give the log of what is kept of the file ``path``."""
+        return WitnessLog(self._file(path))
 
     def load(self, path: str) -> Inventory | None:
         """Return what was known last of the file ``path``, None if nothing that can be read."""
@@ -98,7 +119,8 @@ class Inventories:
         except (BadMessage, ValueError) as error:
             log.warning("a kept inventory is damaged %s", kv(path=path, reason=error))
             return None
-        return Inventory(head.stamp, items, named, from_earlier=True)
+        is_whole = head.boot == self._boot != ""
+        return Inventory(head.stamp, items, named, _read_served(data[end:]) if is_whole else None)
 
     def forget(self, path: str) -> None:
         """Drop what is known of a file that is gone."""
@@ -109,3 +131,28 @@ class Inventories:
 
     def _file(self, path: str) -> str:
         return os.path.join(self._folder, blake3.blake3(path.encode()).hexdigest(length=16))
+
+
+def _boot_id() -> str:
+    try:
+        return _BOOT_ID.read_text().strip()
+    except OSError:
+        return ""
+
+
+def _read_served(data: bytes) -> dict[str, dict[int, bytes]] | None:
+    """Read the witnesses at the end of a file, of which later ones replace earlier ones; None if one is cut."""
+    served: dict[str, dict[int, bytes]] = {}
+    unpacker = msgpack.Unpacker(raw=False, max_buffer_size=len(data) + 1, max_str_len=_RECORD_BYTES_MAX)
+    unpacker.feed(data)
+    try:
+        while unpacker.tell() < len(data):
+            path, number, witness = unpacker.unpack()
+            held = served.setdefault(path, {})
+            if number == TOO_MANY:
+                held.clear()
+            held[number] = witness
+    except (ValueError, TypeError, msgpack.exceptions.UnpackException) as error:
+        log.warning("what was given out of a file is not known %s", kv(reason=type(error).__name__))
+        return None
+    return served

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import blake3
-from h5py import h5a, h5d, h5g, h5l, h5o, h5p
+from h5py import h5d, h5g, h5l, h5o
 
 from zcat.errors import BadContent, BadName, NotReadable, ZcatError
 from zcat.model.dataset import DIMENSIONS_MAX
@@ -21,10 +21,9 @@ from zcat.storage.hdf5.links import LINKS_MAX, Link, Object, links_of, open_chil
 from zcat.storage.hdf5.names import legal
 from zcat.storage.hdf5.open_files import OpenFile
 from zcat.storage.hdf5.types import Offer, fill_of, offer_of, raw_items
-from zcat.storage.hdf5.values import names_of, raw_value
 
-HASHED_CHUNKS_MAX = 1 << 17
-"""Chunks whose places go into a fingerprint; a dataset with more counts as changed whenever its file is."""
+PLACED_CHUNKS_MAX = 1 << 17
+"""Chunks that are looked at for ``Item.places``; a dataset with more counts as written whenever its file is."""
 
 FILL_BYTES_MAX = 1 << 16
 
@@ -63,8 +62,6 @@ class _Walk:
     def _group(self, group: h5g.GroupID, item: Item) -> Iterator[Item]:
         """Tell a group and all below it."""
         try:
-            plist = group.get_create_plist()
-            item = dataclasses.replace(item, fingerprint=_digest(_attribute_parts(self._file, group, plist)))
             links, is_cut = links_of(group)
         except _FAILURES as error:
             yield dataclasses.replace(item, problem=f"damaged: {_said(error)}")
@@ -101,31 +98,30 @@ class _Walk:
         if known is not None:
             return dataclasses.replace(known, path=item.path, hdf5_path=item.hdf5_path)
         if isinstance(found, h5d.DatasetID):
-            item = self._dataset(found, item, [info.mtime, info.ctime])
+            item = self._dataset(found, item)
         else:
             item = dataclasses.replace(item, problem="a named type, which has no values")
         if is_shared:
             self._shared[item.address] = item
         return item
 
-    def _dataset(self, dataset: h5d.DatasetID, item: Item, parts: list[object]) -> Item:
+    def _dataset(self, dataset: h5d.DatasetID, item: Item) -> Item:
         """Fill in what a dataset is; whatever is wrong with it becomes its problem.
 
         Args:
             dataset: open.
             item: its names and address.
-            parts: what its fingerprint is made of; to be added to.
         """
         known: dict[str, Any] = {}
+        parts: list[object] = []
         try:
             stored = dataset.get_type()
             code = stored.encode()
             parts.append(code)
             plist = dataset.get_create_plist()
             layout = known["layout"] = layout_of(dataset, plist)
-            parts += (layout.kind, layout.chunks, layout.offset, layout.stored_bytes)
+            parts += (layout.kind, layout.chunks)
             parts += ((one.id, one.options) for one in layout.filters)
-            parts += _attribute_parts(self._file, dataset, plist)
             shape = known["shape"] = dataset.shape
             parts.append(shape)
             if shape is None:
@@ -137,7 +133,10 @@ class _Walk:
             _offer(known, offer)
             fill = known["fill"] = fill_of(dataset, plist, offer, FILL_BYTES_MAX)
             parts += (offer.digest, known["dtype"], fill)
-            parts += _content_parts(self._file, dataset, layout)
+            known["by_value"] = layout.kind == "compact" or bool(offer.digest)
+            if layout.kind == "compact":
+                parts.append(raw_items(dataset))
+            known["places"] = _places(self._file, dataset, layout)
         except (ZcatError, *_FAILURES) as error:
             known["problem"] = _said(error)
         return dataclasses.replace(item, **known, fingerprint=_digest(parts))
@@ -155,33 +154,20 @@ def _offer(known: dict[str, Any], offer: Offer) -> None:
         raise NotReadable(f"{len(known['shape'])} dimensions, Blosc2 has at most {DIMENSIONS_MAX}")
 
 
-def _content_parts(file: OpenFile, dataset: h5d.DatasetID, layout: Layout) -> list[object]:
-    """Say what else changes with the content: places of chunks, small values."""
-    parts: list[object] = []
-    if layout.kind == "chunked":
-        chunks: list[tuple[object, ...]] = []
+def _places(file: OpenFile, dataset: h5d.DatasetID, layout: Layout) -> str:
+    """Tell in a digest where the bytes of a dataset lie."""
+    if layout.kind == "virtual":  # it changes with its sources
+        return _digest([file.stamp])
+    if layout.kind != "chunked":
+        return _digest([layout.offset, layout.stored_bytes])
+    chunks: list[object] = []
 
-        def take(chunk: h5d.StoreInfo) -> bool | None:
-            chunks.append(tuple(chunk))
-            return True if len(chunks) > HASHED_CHUNKS_MAX else None
+    def take(chunk: h5d.StoreInfo) -> bool | None:
+        chunks.append(tuple(chunk))
+        return True if len(chunks) > PLACED_CHUNKS_MAX else None
 
-        dataset.chunk_iter(take)
-        parts += [file.stamp] if len(chunks) > HASHED_CHUNKS_MAX else chunks
-    elif layout.kind == "virtual":  # it changes with its sources
-        parts.append(file.stamp)
-    elif layout.kind == "compact":
-        parts.append(raw_items(dataset))
-    return parts
-
-
-def _attribute_parts(file: OpenFile, found: Object, plist: h5p.PropOCID) -> list[object]:
-    parts: list[object] = []
-    for name in names_of(found, plist):
-        try:
-            parts += [name, raw_value(h5a.open(found, name), file.h5)]
-        except _FAILURES as error:
-            parts += [name, _said(error)]
-    return parts
+    dataset.chunk_iter(take)
+    return _digest([file.stamp] if len(chunks) > PLACED_CHUNKS_MAX else chunks)
 
 
 def _named(group: Item, links: list[Link]) -> tuple[list[tuple[Link, str, str]], str | None]:

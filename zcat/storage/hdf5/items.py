@@ -74,12 +74,15 @@ class Item:
     note: str | None = None
     """What of it is offered in another form, such as text of variable length as fixed-width strings."""
     fingerprint: str = ""
-    """32 hexadecimal digits of type, shape, layout, chunk table, fill value, attributes and times; and of the
-    values themselves where those are compact or variable text.
+    """32 hexadecimal digits of type, shape, chunks, filters and fill value; and of the values themselves where
+    `by_value` says so. Another one means another dataset."""
+    by_value: bool = False
+    """Its values are compact or text of variable length, and part of the fingerprint."""
+    places: str = ""
+    """32 hexadecimal digits of where its stored bytes lie in the file, how many, and by which filters.
 
-    Another one means another content. The same one means the same content only if the stored bytes are the
-    same too: numbers overwritten in place leave no trace in any table. So who keeps a lineage across a change of
-    the file compares the stored bytes of what was served (``StoredData.witness``).
+    Other ones mean that something was written. The same ones prove nothing: numbers overwritten in place leave no
+    trace in any table.
     """
 
 

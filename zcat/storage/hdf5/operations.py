@@ -5,6 +5,10 @@ import time
 from collections.abc import Iterator
 from typing import Any
 
+import blake3
+import msgpack
+
+from zcat.errors import ZcatError
 from zcat.limits import KIB
 from zcat.protocol.codec import pack, to_plain
 from zcat.storage.hdf5.answer_chunks import answer_chunks
@@ -18,7 +22,7 @@ from zcat.storage.hdf5.values import attributes_of, creation_of
 from zcat.storage.hdf5.wire import Answer
 from zcat.storage.hdf5.worker import Handler
 
-_PAGE_BYTES = 512 * KIB
+_PAGE_BYTES = 128 * KIB
 _PAGE_S = 2.0
 
 
@@ -31,25 +35,36 @@ class _Walk:
 
 
 def inventory(file: OpenFile, fields: dict[str, Any]) -> Answer:
-    """Tell a page of the items, from number ``start`` on; ``next`` is where another one starts, if any."""
+    """Tell a page of the items, from number ``start`` on, as msgpack; ``next`` is where another one starts."""
     start: int = fields["start"]
     under_way = file.kept.pop("walk", None)
     if not isinstance(under_way, _Walk) or under_way.told != start or start == 0:
         under_way = _Walk(file)
         under_way.told = sum(1 for _ in itertools.islice(under_way.items, start))
-    page: list[Any] = []
+    page: list[bytes] = []
     size, until_s = 0, time.monotonic() + _PAGE_S
+    following: dict[str, Any] = {}
     for item in under_way.items:
-        plain = to_plain(item)
-        page.append(plain)
-        size += len(pack(plain))
+        page.append(pack(to_plain(item)))
+        size += len(page[-1])
         if size >= _PAGE_BYTES or time.monotonic() > until_s:
+            under_way.told += len(page)
+            file.kept["walk"] = under_way
+            following = {"next": under_way.told}
             break
-    else:
-        return Answer({"items": page})
-    under_way.told += len(page)
-    file.kept["walk"] = under_way
-    return Answer({"items": page, "next": under_way.told})
+    return Answer(following, [msgpack.Packer().pack_array_header(len(page)) + b"".join(page)])
+
+
+def attribute_digests(file: OpenFile, fields: dict[str, Any]) -> Answer:
+    """Give a digest of what `attributes` would tell of the values of each of ``paths``, one after the other."""
+    digests: list[bytes] = []
+    for path in fields["paths"]:
+        try:
+            values, _ = attributes_of(file.h5, open_path(file.h5, path))
+        except ZcatError as error:
+            values = {"": error.message}
+        digests.append(blake3.blake3(pack(values)).digest())
+    return Answer({}, [b"".join(digests)])
 
 
 def attributes(file: OpenFile, fields: dict[str, Any]) -> Answer:
@@ -77,6 +92,7 @@ def chunk_table(file: OpenFile, fields: dict[str, Any]) -> Answer:
 OPERATIONS: dict[str, Handler] = {
     "inventory": inventory,
     "attributes": attributes,
+    "attribute_digests": attribute_digests,
     "creation": creation,
     "chunk_table": chunk_table,
     "chunk": answer_chunks,

@@ -1,68 +1,137 @@
-"""Which content of HDF5 datasets was given out, so that a lineage may outlive a change of its file.
+"""What was given out of one version of an HDF5 file, so that a lineage may outlive a change of its file.
 
-A file in which something was added has other times and often another length, yet most of its datasets are what
-they were. Their tables alone do not prove it: numbers overwritten in place leave no trace there. So for what was
-given out, a digest of the stored bytes is remembered. A dataset keeps its lineage if its fingerprint is the same
-and all that was given out of it is still what the file holds; what nobody has seen may be anything.
+For each description and each unit of chunks that leaves, a witness is remembered: a digest of the stored bytes
+that it was made of. It is written down before anything leaves, so that the next run of the publisher knows it too.
+``unchanged`` compares.
 """
 
+import logging
+import os
 import threading
+from collections.abc import Iterable, Mapping
 
-from zcat.errors import ZcatError
-from zcat.limits import MIB
-from zcat.storage.hdf5.dataset import Hdf5Dataset
+from zcat.errors import Stale
+from zcat.logs import kv
+from zcat.protocol.codec import pack
 
-COMPARED_BYTES_MAX = 256 * MIB
-"""Of stored bytes that are read again for one dataset when its file changed; if more was given out, it counts as
-changed."""
+DESCRIPTION = -1
+"""Stands for the description of a dataset or group, where else the number of a chunk is."""
+
+TOO_MANY = -2
+"""Stands for witnesses that are not remembered any more; then a change of the file changes the dataset."""
+
+WITNESSES_MAX = 1 << 16
+"""Of one dataset."""
+
+WITNESSES_OF_FILE_MAX = 1 << 19
+
+Witnesses = Mapping[int, bytes]
+"""Of one dataset or group: by the first chunk of each unit, and by `DESCRIPTION`."""
+
+log = logging.getLogger(__name__)
+
+
+class WitnessLog:
+    """A file at whose end records are written. It is opened when there is a first one."""
+
+    def __init__(self, path: str) -> None:
+        """Take the path of a file that exists and ends with a whole record, or with none."""
+        self._path = path
+        self._fd: int | None = None
+
+    def write(self, path: str, number: int, witness: bytes) -> bool:
+        """Write a record; say whether it is there, for the next run of the publisher to see."""
+        data = record(path, number, witness)
+        try:
+            if self._fd is None:
+                self._fd = os.open(self._path, os.O_WRONLY | os.O_APPEND | os.O_CLOEXEC)
+            return os.write(self._fd, data) == len(data)
+        except OSError:
+            return False
+
+    def give_up(self) -> None:
+        """Remove the file: what it says is not all any more."""
+        log.warning("what was given out is not remembered for the next start %s", kv(file=self._path))
+        try:
+            os.unlink(self._path)
+        except OSError:
+            return
+        finally:
+            self.close()
+
+    def close(self) -> None:
+        """Close the file."""
+        if self._fd is not None:
+            os.close(self._fd)
+            self._fd = None
 
 
 class Served:
-    """What was given out of one version of a file. Any thread may call."""
+    """The witnesses of one version of a file. Any thread may call."""
 
-    def __init__(self) -> None:
-        self._held: dict[str, dict[int, bytes]] = {}  # witnesses by path, and by the first chunk of each unit
+    def __init__(self, held: Mapping[str, Witnesses] | None = None, log: WitnessLog | None = None) -> None:
+        """Begin with what is known.
+
+        Args:
+            held: witnesses by path inside the file.
+            log: where further ones are written; it has those of ``held``. None to remember them in this run only.
+        """
+        self._held = {path: dict(witnesses) for path, witnesses in (held or {}).items()}
+        self._count = sum(map(len, self._held.values()))
+        self._log = log
+        self._is_sealed = False
         self._lock = threading.Lock()
 
-    def note(self, path: str, first: int, witness: bytes) -> None:
-        """Remember that a unit, or a part of it, was given out.
+    def note(self, path: str, number: int, witness: bytes) -> None:
+        """Remember that a description, or a unit of chunks, is about to be given out.
 
         Args:
-            path: of the dataset inside the file.
-            first: number of the unit's first chunk.
-            witness: ``Hdf5Dataset.witness`` of it.
+            path: of the dataset or group inside the file.
+            number: of the unit's first chunk, or `DESCRIPTION`.
+            witness: of it.
+
+        Raises:
+            Stale: what was given out so far is being compared with the next version of the file.
         """
         with self._lock:
-            self._held.setdefault(path, {})[first] = witness
+            held = self._held.setdefault(path, {})
+            if TOO_MANY in held or held.get(number) == witness:
+                return
+            if self._is_sealed:
+                raise Stale("the HDF5 file changed; ask again in a moment")
+            if len(held) >= WITNESSES_MAX or self._count >= WITNESSES_OF_FILE_MAX:
+                self._count -= len(held)
+                held.clear()
+                number, witness = TOO_MANY, b""
+            self._count += number not in held
+            held[number] = witness
+            if self._log is not None and not self._log.write(path, number, witness):
+                self._log.give_up()
+                self._log = None
 
-    def is_untouched(self, path: str) -> bool:
-        """Say whether nothing of a dataset was given out."""
-        return path not in self._held
-
-    def still_holds(self, path: str, now: Hdf5Dataset, stored_bytes: int) -> bool:
-        """Say whether all that was given out of a dataset is still there.
-
-        Args:
-            path: of the dataset inside the file.
-            now: the dataset as it is now, of the same fingerprint.
-            stored_bytes: of all of it.
-        """
+    def of(self, path: str) -> Witnesses:
+        """Give what is remembered of a dataset or group."""
         with self._lock:
-            witnesses = dict(self._held.get(path, {}))
-        share = len(witnesses) / max(now.cut.geometry.nchunks, 1)
-        if share * stored_bytes > COMPARED_BYTES_MAX:
-            return False
-        nchunks = now.cut.geometry.nchunks
-        try:
-            return all(
-                first < nchunks and now.witness(now.unit(first)) == witness for first, witness in witnesses.items()
-            )
-        except ZcatError:
-            return False
+            return dict(self._held.get(path, {}))
 
-    def carry_over(self, paths: set[str], to: "Served") -> None:
-        """Let what was given out of these datasets count for a later version as well."""
+    def of_all(self, paths: Iterable[str]) -> dict[str, Witnesses]:
+        """Give what is remembered of each of them."""
+        return {path: witnesses for path in paths if (witnesses := self.of(path))}
+
+    def seal(self, is_sealed: bool = True) -> None:
+        """Let nothing new be given out, while it is compared; or let it again."""
         with self._lock:
-            for path in paths:
-                if path in self._held:
-                    to._held[path] = dict(self._held[path])
+            self._is_sealed = is_sealed
+
+    def close(self) -> None:
+        """Close the log, and let nothing new be given out."""
+        with self._lock:
+            self._is_sealed = True
+            if self._log is not None:
+                self._log.close()
+                self._log = None
+
+
+def record(path: str, number: int, witness: bytes) -> bytes:
+    """Write a witness as the log has it."""
+    return pack([path, number, witness])

@@ -30,7 +30,6 @@ ATTRIBUTES_MAX = 1024
 
 _SENTENCE_BYTES = 512
 _DEPTH_MAX = 16
-_PLAIN_CLASSES = frozenset([h5t.INTEGER, h5t.FLOAT, h5t.ENUM, h5t.OPAQUE, h5t.BITFIELD])
 _FAILURES = (OSError, RuntimeError, ValueError, TypeError, KeyError, NotImplementedError, NotReadable)
 
 
@@ -100,32 +99,6 @@ def creation_of(dataset: h5py.h5d.DatasetID) -> dict[str, Any]:
         made["chunks"] = list(plist.get_chunk())
         made["maxshape"] = [None if limit == h5s.UNLIMITED else limit for limit in limits]
     return made
-
-
-def raw_value(attribute: h5a.AttrID, file: h5py.File) -> bytes:
-    """Give bytes that change when the value of an attribute does, as cheaply as can be."""
-    shape = attribute.shape
-    if shape is None:
-        return b""
-    stored = attribute.get_type()
-    if _has_pointers(stored):
-        try:
-            return bytes(msgpack.packb(_value(attribute, shape, stored, file)))
-        except _FAILURES as error:
-            return str(error).encode("utf-8", "replace")
-    buffer = np.empty(shape, f"V{stored.get_size()}")
-    if buffer.size:
-        attribute.read(buffer, mtype=stored)
-    return buffer.tobytes()
-
-
-def _has_pointers(stored: h5t.TypeID) -> bool:
-    if stored.get_class() in _PLAIN_CLASSES:
-        return False
-    if stored.detect_class(h5t.VLEN) or stored.detect_class(h5t.REFERENCE):
-        return True
-    is_text = stored.get_class() == h5t.STRING
-    return bool(stored.is_variable_str() if is_text else stored.detect_class(h5t.STRING))
 
 
 def _value(attribute: h5a.AttrID, shape: tuple[int, ...] | None, stored: h5t.TypeID, file: h5py.File) -> Any:
