@@ -70,6 +70,20 @@ def test_one_neighbour_is_asked_at_a_time_and_one_that_does_not_answer_blocks_no
     assert machine.digests(0, Digests(theirs.digests()), asked.id, 4.2) == []  # too late
 
 
+def test_whoever_told_something_during_an_exchange_is_asked_next() -> None:
+    ours, first, second = directory("a"), directory("b", "r"), directory("c", "s")
+    machine = Reconciler(ours, lambda: 0.0)
+    (asked,) = machine.told(0, pong(first), 1.0)
+    assert machine.told(1, pong(second), 1.1) == []
+    assert isinstance(asked, SendTo)
+    (asked,) = machine.digests(0, Digests(first.digests()), asked.id, 1.2)
+    assert isinstance(asked, SendTo)
+    listed, _ = first.records(asked.message, 1.2, PART)  # type: ignore[arg-type]
+    *_, following = machine.records(0, Listing("b" * 32, 1, 0, None, tuple(paged(listed))), asked.id, 1.2)
+    assert isinstance(following, SendTo)
+    assert (following.broker, following.message) == (1, Digest())
+
+
 def test_what_changes_nothing_is_not_asked_for_again_before_something_has_changed() -> None:
     ours, theirs = directory("a", "more", "r"), directory("b", "r")
     machine = Reconciler(ours, lambda: 0.0)

@@ -1,10 +1,11 @@
 """Machine: bring one broker's directory to where those of its neighbours are, by asking for what differs.
 
 Anti-entropy as in Demers et al., "Epidemic Algorithms for Replicated Database Maintenance" (1987). Each
-broker only ever pulls: from one neighbour at a time, whoever comes first, so that a broker that returns
-neither floods the others nor is flooded. A pong says the digest of a directory; when it is another than ours,
-the digests of its buckets say where, and the records of those are merged. What that does not change is
-not asked for again before one of the two directories changes.
+broker only ever pulls: from one neighbour at a time, so that a broker that returns neither floods the others nor
+is flooded. Those whose pong came meanwhile have their turn next, or one that always comes late would never be
+asked. A pong says the digest of a directory; when it is another than ours, the digests of its buckets say where,
+and the records of those are merged. What that does not change is not asked for again before one of the two
+directories changes.
 """
 
 from dataclasses import dataclass, replace
@@ -62,16 +63,19 @@ class Reconciler:
         self._random = random
         self._limits = limits or ReconcilerLimits()
         self._exchange: _Exchange | None = None
+        self._waiting: dict[str, tuple[int, Pong]] = {}  # by owner: who told something during an exchange
         self._next_at_s: dict[str, float] = {}
         self._fruitless: dict[str, tuple[int, int]] = {}  # by owner: the digests, theirs and ours, as it ended
         self._deaf_until_s: dict[str, float] = {}  # by owner: it had no sign of life that we lack
         self._last_id = 0
 
     def told(self, broker: int, pong: Pong, now_s: float) -> list[Effect]:
-        """Take the digest of a neighbour; begin to ask it, if it differs and nobody else is being asked."""
+        """Take the digest of a neighbour; ask it, if it differs: at once, or after the one that is being asked."""
         held = self._exchange
         if held is not None and now_s < held.asked_at_s + self._limits.answer_wait_s:
+            self._waiting[pong.owner] = broker, pong
             return []
+        self._waiting.pop(pong.owner, None)
         if pong.digest is None or now_s < self._next_at_s.get(pong.owner, now_s):
             return []
         ours = self._directory.digest
@@ -132,4 +136,12 @@ class Reconciler:
             del self._next_at_s[owner]
             self._fruitless.pop(owner, None)
             self._deaf_until_s.pop(owner, None)
+        return self._next_exchange(now_s)
+
+    def _next_exchange(self, now_s: float) -> list[Effect]:
+        """Have the turn of whoever waits for the longest time and has something to tell."""
+        while self._waiting:
+            effects = self.told(*self._waiting.pop(next(iter(self._waiting))), now_s)
+            if effects:
+                return effects
         return []
