@@ -101,6 +101,27 @@ def test_what_the_broker_no_longer_lists_has_lapsed():
     assert view.listing(listing(), now_s=1) == [ClaimChanged(listed(state="lapsed"))]
 
 
+def test_a_broker_that_lags_behind_has_a_lease_of_time_to_catch_up():
+    view = looking(listed(incarnation=2))
+    for now_s in (1, 11, 20):
+        view.use(now_s)
+        assert view.listing(listing(listed(incarnation=1)), now_s) == []
+    view.listing(listing(listed(incarnation=2)), now_s=21)
+    view.use(now_s=22)
+    assert view.listing(listing(listed(incarnation=1)), now_s=22) == []
+    assert view.resolve("sst") == listed(incarnation=2)
+
+
+def test_a_claim_whose_owner_lost_its_counter_and_left_is_not_live_for_ever():
+    view = looking(listed(incarnation=2))
+    gone = listed(incarnation=1, seq=1, state="withdrawn")
+    for now_s in (1, 11):
+        view.use(now_s)
+        assert view.listing(listing(gone), now_s) == []
+    view.use(now_s=21)
+    assert view.listing(listing(gone), now_s=21) == [ClaimChanged(listed(incarnation=2, state="lapsed"))]
+
+
 def test_a_listing_in_parts_is_taken_as_one():
     view = DirectoryView()
     view.use(now_s=0)

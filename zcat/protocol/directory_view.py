@@ -50,6 +50,7 @@ class DirectoryView:
         self._arriving: list[ListedClaim] = []
         self._arriving_seq: int | None = None
         self._news: dict[tuple[str, str], int] = {}  # claims that changed while a listing is on its way, and when
+        self._unconfirmed: dict[tuple[str, str], float] = {}  # since when a broker lists an earlier claim instead
 
     @property
     def synced(self) -> bool:
@@ -82,10 +83,9 @@ class DirectoryView:
         self._asked_at_s, self._look_at_s = None, now_s + self._relook_s
         fresh = [listed for listed in arrived if self._news.get(listed.claim.key, 0) <= self._arriving_seq]
         effects: list[Effect] = [change for listed in fresh for change in self._merge(listed)]
-        # what the broker no longer lists at all lapsed there so long ago that it was forgotten
-        named = {listed.claim.key for listed in arrived}
+        named = {listed.claim.key: listed.claim.stamp for listed in arrived}
         for key, held in list(self._claims.items()):
-            if key not in named and held.state in HERE:
+            if held.state in HERE and self._has_lapsed(held, named.get(key), now_s):
                 effects += self._merge(replace(held, state="lapsed"))
         return effects
 
@@ -154,11 +154,26 @@ class DirectoryView:
         self._arriving, self._arriving_seq, self._news = [], None, {}
         return [Ask(Lookup())]
 
+    def _has_lapsed(self, held: ListedClaim, named: tuple[int, int] | None, now_s: float) -> bool:
+        """Say whether the broker's whole listing, in which the claim has the stamp ``named``, shows its end.
+
+        What is not listed at all lapsed there so long ago that it was forgotten. A broker that lists an earlier
+        claim lags behind, and hears of ours within a lease; or its owner lost its counter, and nobody renews ours.
+        """
+        key = held.claim.key
+        if named is None:
+            return True
+        if named >= held.claim.stamp:
+            self._unconfirmed.pop(key, None)
+            return False
+        return now_s >= self._unconfirmed.setdefault(key, now_s) + held.claim.lease_s
+
     def _merge(self, listed: ListedClaim) -> list[Effect]:
         held = self._claims.get(listed.claim.key)
         if held is not None and listed.claim.stamp < held.claim.stamp:
             return []
         self._claims[listed.claim.key] = listed
+        self._unconfirmed.pop(listed.claim.key, None)
         if held is not None and held.state == listed.state:
             same_life = held.claim.incarnation == listed.claim.incarnation
             if same_life and held.claim.endpoints == listed.claim.endpoints:
