@@ -63,7 +63,7 @@ class SubscriberConfig:
     """Uncompressed bytes of chunks that one read fetches at a time; a larger read goes on window by window."""
     fetch_timeout_s: float = 30.0
     """How long a read waits for a window of chunks before it fails."""
-    quiet_after_s: float = 4.0
+    quiet_after_s: float = 3.5
     """Without a sign of life for so long, a publisher counts as away."""
     storing_threads: int = 2
     """Threads that check digests and write chunks."""

@@ -20,8 +20,8 @@ from zcat.protocol.pages import unpaged
 class FollowerLimits:
     """How patient a follower is, and how much it holds."""
 
-    ping_every_s: float = 2.0
-    quiet_after_s: float = 4.0
+    ping_every_s: float = 1.5
+    quiet_after_s: float = 3.5
     """Without an answer for so long, the origin counts as away."""
     answer_wait_s: float = 5.0
     """Then a catalogue or events are asked for again."""
