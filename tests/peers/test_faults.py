@@ -227,7 +227,7 @@ def say_http(endpoint):
             stranger.sendall(raw)
 
 
-def shout(context, endpoint, kind, topic=()):
+def shout(context, endpoint, kind, tiny_count, topic=()):
     """Send noise, a giant frame and very many small messages; wait until ZeroMQ has taken them."""
     with context.socket(kind) as stranger:
         stranger.set(zmq.SNDTIMEO, WAIT_MS)
@@ -236,12 +236,9 @@ def shout(context, endpoint, kind, topic=()):
         with suppress(zmq.Again):
             for parts in noise():
                 stranger.send_multipart([*topic, *parts])
-            for _ in range(TINY):
+            for _ in range(tiny_count):
                 stranger.send_multipart([*topic, b"zcat1", b"\x80"])
             stranger.send_multipart([*topic, bytes(80 << 20)])
-
-
-TINY = 20_000
 
 
 def pong(context, endpoint):
@@ -253,8 +250,10 @@ def pong(context, endpoint):
         return decode(asker.recv_multipart()).message
 
 
+@pytest.mark.timeout(600)
 @pytest.mark.parametrize("where", ["directory", "ingress", "egress", "publisher"])
-def test_noise_on_a_socket_disturbs_nobody(where, network, folder):
+def test_noise_on_a_socket_disturbs_nobody(where, network, folder, request):
+    tiny_count = request.config.getoption("--tiny-frames")
     publisher = network.publisher("sst", folder)
     subscriber = network.subscriber()
     view = subscriber.follow("sst")
@@ -266,9 +265,9 @@ def test_noise_on_a_socket_disturbs_nobody(where, network, folder):
     say_http(endpoint)
     if where == "ingress":  # as events, which reach the subscriber
         for topic in (b"dir/", f"root/sst/{view.owner}/".encode()):
-            shout(network.context, endpoint, zmq.PUB, (topic,))
+            shout(network.context, endpoint, zmq.PUB, tiny_count, (topic,))
     else:
-        shout(network.context, endpoint, zmq.XSUB if where == "egress" else zmq.DEALER)
+        shout(network.context, endpoint, zmq.XSUB if where == "egress" else zmq.DEALER, tiny_count)
 
     for good in (places.listen, publisher.ready.endpoints[0]):
         assert isinstance(pong(network.context, good), Pong)

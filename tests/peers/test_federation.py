@@ -6,6 +6,7 @@ import zmq
 from network import Network, eventually, is_synced, paths, read, write_array
 
 from zcat.config import BrokerConfig
+from zcat.errors import AddressInUse
 from zcat.protocol.messages import Change, decode
 from zcat.protocol.pages import unpaged
 from zcat.services.broker import Broker
@@ -156,7 +157,8 @@ def test_a_broker_that_names_itself_or_nobody_stands_alone(network):
     alone = network.broker(peers=("tcp://127.0.0.1:1",))
     endpoint = alone.endpoints.listen
     alone.close()
-    broker = eventually(lambda: Broker(BrokerConfig(listen=endpoint, peers=(endpoint,)), network.context))
+    config = BrokerConfig(listen=endpoint, peers=(endpoint,))
+    broker = eventually(lambda: Broker(config, network.context), retried=AddressInUse)
     broker.start()
     try:
         eventually(lambda: broker.stats()["requests"] >= 1)

@@ -17,9 +17,6 @@ from network import Network, eventually, fetched, is_synced, paths, read, write_
 
 from zcat.errors import ZcatError
 
-KILLS = 8
-"""Of a subscriber that fills its cache. Raise it for a long run; each takes about two seconds."""
-
 STOP_S = 3.0
 RECOVERY_S = 5.0
 SLACK = 2
@@ -172,14 +169,18 @@ def download_and_kill(process, url, stop_bytes):
     kill(process)
 
 
-def test_a_subscriber_that_is_killed_while_it_fills_its_cache_leaves_nothing_wrong(processes, network, tmp_path):
+@pytest.mark.timeout(900)
+def test_a_subscriber_that_is_killed_while_it_fills_its_cache_leaves_nothing_wrong(
+    processes, network, tmp_path, request
+):
+    kills_count = request.config.getoption("--kills")
     _, endpoint = processes.broker()
     (tmp_path / "data").mkdir()
     processes.publisher(tmp_path / "data", endpoint)
     choice = random.Random(0)
     cache = tmp_path / "cache"
     spared = 0
-    for number in range(KILLS):
+    for number in range(kills_count):
         values = write_noise(tmp_path / "data", number)
         path = f"x{number}.b2nd"
         process, http = processes.subscriber(cache, endpoint)
@@ -191,10 +192,10 @@ def test_a_subscriber_that_is_killed_while_it_fills_its_cache_leaves_nothing_wro
         np.testing.assert_array_equal(read(survivor, "sst", path), values)
         spared += NCHUNKS - fetched(survivor)
         survivor.close()
-    assert 0 < spared < KILLS * NCHUNKS
+    assert 0 < spared < kills_count * NCHUNKS
 
     everything = network.subscriber(cache=str(cache), brokers=())
-    for number in range(KILLS):
+    for number in range(kills_count):
         expected = np.random.default_rng(number).integers(0, 256, NCHUNKS * CHUNK, np.uint8)
         np.testing.assert_array_equal(read(everything, "sst", f"x{number}.b2nd"), expected)
 

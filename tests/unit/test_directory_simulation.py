@@ -1,10 +1,13 @@
 """Brokers, publishers and subscribers in a world that loses, repeats and delays; one seed is one run.
 
 The real machines run in one-second steps. Nobody knows more than some of the brokers, who find the others. For a
-while everything goes wrong: messages are lost, doubled and overtaken, brokers crash, sleep for up to a minute and
-are cut off from each other, publishers crash, lose the counter on their disk, withdraw and come back. Then the
-world is calm, and after two leases every broker and every subscriber must show exactly the claims that stand,
-and every event must have exactly one way to each broker. Some publishers never reach but one broker.
+while everything goes wrong: messages are lost, doubled and overtaken, brokers crash, one by one or all at once,
+anybody sleeps for up to a minute, links are cut, and now and then the whole world falls into two halves;
+publishers crash, lose the counter on their disk, withdraw and come back. Then the world is calm, and after two
+leases every broker and every subscriber must show exactly the claims that stand, and every event must have exactly
+one way to each broker. Some publishers never reach but one broker.
+
+`--simulation-seeds 5000` is the long run.
 """
 
 import heapq
@@ -43,7 +46,6 @@ from zcat.protocol.messages import (
 from zcat.protocol.pages import paged  # fmt: skip
 from zcat.protocol.reconciler import Reconciler
 
-SEEDS = 80
 CHAOS_S = 80
 CALM_S = 60
 LEASE_S = 20.0
@@ -65,28 +67,36 @@ class World:
         self.loss = random.choice([0.02, 0.15, 0.3])
         self.cut: set[frozenset[str]] = set()
         self.walls: set[frozenset[str]] = set()  # for ever
+        self.wakes_at_s: dict[str, int] = {}  # of publishers and views: what they hear waits until then
         self.brokers: dict[str, SimulatedBroker] = {}
-        self._queue: list[tuple[int, int, Act]] = []
+        self._queue: list[tuple[int, int, str, Act]] = []
         self._count = 0
 
     def send(self, source: str, target: str, act: Act) -> None:
         if frozenset((source, target)) in self.walls:
             return None
         if self.calm:
-            return self.later(0, act)
+            return self.later(0, target, act)
         if frozenset((source, target)) in self.cut or self.random.random() < self.loss:
             return None
         for _ in range(2 if self.random.random() < 0.1 else 1):
-            self.later(self.random.choice((0, 0, 0, 1, 2, 8)), act)
+            self.later(self.random.choice((0, 0, 0, 1, 2, 8)), target, act)
         return None
 
-    def later(self, delay_s: int, act: Act) -> None:
+    def later(self, delay_s: int, target: str, act: Act) -> None:
         self._count += 1
-        heapq.heappush(self._queue, (self.now_s + delay_s, self._count, act))
+        heapq.heappush(self._queue, (self.now_s + delay_s, self._count, target, act))
 
     def deliver(self) -> None:
         while self._queue and self._queue[0][0] <= self.now_s:
-            heapq.heappop(self._queue)[2]()
+            _, _, target, act = heapq.heappop(self._queue)
+            if self.sleeps(target):
+                self.later(self.wakes_at_s[target] - self.now_s, target, act)
+            else:
+                act()
+
+    def sleeps(self, name: str) -> bool:
+        return self.now_s < self.wakes_at_s.get(name, 0)
 
 
 def endpoint(name: str) -> str:
@@ -358,7 +368,7 @@ class Run:
     def __init__(self, seed: int) -> None:
         self.random = Random(seed)
         self.world = World(self.random)
-        for index in range(self.random.choice((1, 2, 3, 3))):  # each knows one of those before it
+        for index in range(self.random.choice((1, 2, 3, 3, 3, 5))):  # each knows one of those before it
             names = list(self.world.brokers)
             broker = SimulatedBroker(self.world, index, self.random.sample(names, min(1, len(names))))
             self.world.brokers[endpoint(broker.name)] = broker
@@ -392,7 +402,8 @@ class Run:
     def _step(self) -> None:
         self.world.deliver()
         for actor in self.random.sample([*self.publishers, *self.views], len(self.publishers) + len(self.views)):
-            actor.tick()
+            if not self.world.sleeps(actor.name):
+                actor.tick()
         for broker in self.brokers:
             broker.tick()
         self.world.deliver()
@@ -400,17 +411,26 @@ class Run:
     def _disturb(self) -> None:
         chance, now_s = self.random.random, self.world.now_s
         if chance() < 0.05:
-            names = [end.name for end in (*self.brokers, *self.publishers, *self.views)]
-            self.world.cut = {
-                frozenset(self.random.sample(names, 2)) for _ in range(self.random.choice((0, 3, 9)))
-            }
+            self.world.cut = self._cuts()
+        all_crash = chance() < 0.005
         for broker in self.brokers:
             if chance() < 0.01:
                 broker.wakes_at_s = now_s + self.random.choice((5, 15, 60))
-            if chance() < 0.02 and not self.disks_fail:
+            if (chance() < 0.02 or all_crash) and not self.disks_fail:
                 broker.restart()
+        for sleeper in (*self.publishers, *self.views):
+            if chance() < 0.005:
+                self.world.wakes_at_s[sleeper.name] = now_s + self.random.choice((2, 10, 40))
         for publisher in self.publishers:
             self._disturb_publisher(publisher, chance())
+
+    def _cuts(self) -> set[frozenset[str]]:
+        """Links that are dead from now on: a few, or all between two halves of the world."""
+        names = [end.name for end in (*self.brokers, *self.publishers, *self.views)]
+        if self.random.random() < 0.4:
+            half = set(self.random.sample(names, self.random.randrange(1, len(names))))
+            return {frozenset((name, other)) for name in half for other in names if other not in half}
+        return {frozenset(self.random.sample(names, 2)) for _ in range(self.random.choice((0, 3, 9)))}
 
     def _disturb_publisher(self, publisher: SimulatedPublisher, number: float) -> None:
         if number < 0.1:
@@ -425,7 +445,7 @@ class Run:
             publisher.start()
 
     def _calm_down(self) -> None:
-        self.world.calm = True
+        self.world.calm, self.world.wakes_at_s = True, {}
         for broker in self.brokers:
             broker.wakes_at_s = 0
         for publisher in self.publishers[1:]:
@@ -442,7 +462,11 @@ def _shown(listed: list[ListedClaim]) -> dict[tuple[str, str], Claim]:
     return {each.claim.key: each.claim for each in listed if each.state in HERE}
 
 
-@pytest.mark.parametrize("seed", range(SEEDS))
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    if "seed" in metafunc.fixturenames:
+        metafunc.parametrize("seed", range(metafunc.config.getoption("--simulation-seeds")))
+
+
 def test_after_any_trouble_and_two_calm_leases_everybody_shows_what_stands(seed: int) -> None:
     run = Run(seed)
 
