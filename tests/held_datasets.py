@@ -1,6 +1,7 @@
 """A subscriber that has everything in memory: what the HTTP side reads from in its tests."""
 
 import hashlib
+import itertools
 from dataclasses import dataclass, replace
 
 import blosc2
@@ -10,7 +11,7 @@ from falcon import testing
 from zcat.errors import BadSelection, DatasetUnknown, RootNotFollowed, RootUnknown, Stale
 from zcat.http.app import make_app
 from zcat.model.dataset import DatasetInfo, Entry, Kind
-from zcat.model.selection import Points
+from zcat.model.selection import Points, Selection
 from zcat.storage.frame_format import geometry_of, header_bytes, parse_header
 
 OWNER = "0123456789abcdef" * 2
@@ -65,6 +66,16 @@ class HeldDataset:
             box = tuple(slice(axis.start, axis.stop, axis.step) for axis in what.axes)
             return np.ascontiguousarray(self.content[box])
         return np.ascontiguousarray(self.content[np.ix_(*map(list, what.axes))])
+
+    def parts(self, what, window_bytes=None):
+        assert not what.is_empty
+        first, *others = what.axes
+        for low, high in itertools.pairwise(sorted({0, len(first) // 2, len(first)})):
+            place = (slice(low, high), *(slice(0, len(axis)) for axis in others))
+            yield place, self.read(Selection((first[low:high], *others)))
+
+    def missing_count(self, chunks):
+        return 0 if self.complete else len(chunks)
 
     def read_bytes(self, start, stop):
         self.reads += 1

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from zcat.client.byte_frame import ByteFrame
     from zcat.client.client import Client, connect
     from zcat.client.dataset import Dataset
+    from zcat.client.preview import Preview
     from zcat.client.roots import Root
     from zcat.joined import join
 
@@ -33,6 +34,7 @@ __all__ = [
     "ByteFrame",
     "Client",
     "Dataset",
+    "Preview",
     "Root",
     "ZcatError",
     "connect",
@@ -44,6 +46,7 @@ _HOME_OF = {
     "ByteFrame": "zcat.client.byte_frame",
     "Client": "zcat.client.client",
     "Dataset": "zcat.client.dataset",
+    "Preview": "zcat.client.preview",
     "Root": "zcat.client.roots",
     "connect": "zcat.client.client",
     "join": "zcat.joined",

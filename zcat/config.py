@@ -134,5 +134,9 @@ class HttpConfig:
     """Of a request: coordinates, for instance."""
     answer_max_bytes: int = GIB
     """Of an answer that is made in memory, uncompressed; whole datasets are streamed and have no limit."""
+    preview_fetch_bytes: int = 128 * MIB
+    """Compressed bytes that one preview (``fit=``) brings into the cache; if more is missing, it is a sample."""
+    preview_decode_bytes: int = 2 * GIB
+    """Uncompressed bytes that one preview decodes; of more, it is a sample."""
     cors_origins: tuple[str, ...] = ()
     """Origins of web pages that may read the API, such as ``https://viewer.example.org``; none by default."""

@@ -7,15 +7,17 @@ from typing import Any, TypeVar
 
 import numpy.typing as npt
 
-from zcat.client.backend import Address, Asked, Body, Listed, RootInfo
+from zcat.client.backend import Address, Asked, Body, Listed, PreviewKey, RootInfo
 from zcat.client.client import Client
-from zcat.config import DEFAULT_BROKER, SubscriberConfig
+from zcat.client.preview import Preview
+from zcat.config import DEFAULT_BROKER, HttpConfig, SubscriberConfig
 from zcat.errors import DatasetUnknown, Stale
 from zcat.limits import MIB
 from zcat.model.dataset import DatasetInfo, Entry, Kind
-from zcat.model.selection import Points, Selection
+from zcat.model.selection import Points, Selection, parse_key
 from zcat.services.dataset import OpenDataset
 from zcat.services.frame_view import FrameView
+from zcat.services.preview import PreviewAsk, PreviewLimits, plan_preview, read_preview
 from zcat.services.subscriber import Subscriber
 
 T = TypeVar("T")
@@ -62,6 +64,8 @@ class JoinedBackend:
         """Take a started subscriber, and what to close with it."""
         self._subscriber = subscriber
         self._opened = opened or contextlib.ExitStack()
+        config = HttpConfig()  # whose readers get the same
+        self._preview_limits = PreviewLimits(config.preview_fetch_bytes, config.preview_decode_bytes)
 
     @property
     def url(self) -> str:
@@ -130,6 +134,18 @@ class JoinedBackend:
         """Read items of an array, all of one version."""
         block = self._on(asked, lambda dataset: dataset.read(what))
         return block if field is None else block[field]
+
+    def preview(self, asked: Asked, what: PreviewKey) -> Preview:
+        """Read a part of an array made small."""
+
+        def work(dataset: OpenDataset) -> Preview:
+            array = dataset.info.geometry.array
+            assert array is not None
+            ask = PreviewAsk(parse_key(what.key, array.shape), what.fit, what.field or "", what.is_exact)
+            plan = plan_preview(dataset, ask, self._preview_limits)
+            return Preview(read_preview(dataset, plan), dataset.version.text, plan.told)
+
+        return self._on(asked, work)
 
     def read_bytes(self, asked: Asked, start: int, stop: int) -> bytes | bytearray:
         """Read content bytes of a byte frame or file, all of one version."""

@@ -11,7 +11,7 @@ from network import Network, eventually, write_array, write_file, write_frame
 
 import zcat
 from zcat.config import HttpConfig
-from zcat.errors import CacheInUse, DatasetUnknown, NotReadable, RootNotFollowed, RootUnknown, Stale
+from zcat.errors import BadSelection, CacheInUse, DatasetUnknown, NotReadable, RootNotFollowed, RootUnknown, Stale
 from zcat.http.app import make_app
 from zcat.http.server import HttpServer
 
@@ -204,3 +204,47 @@ def test_a_root_that_cannot_be_followed_leaves_nothing_behind(network, monkeypat
 def test_a_joined_dataset_does_not_travel_and_says_what_does(joined_client):
     with pytest.raises(TypeError, match=r"zcat\.connect"):
         pickle.dumps(joined_client["lab/notes.txt"])
+
+
+def test_a_preview_is_made_where_the_data_is_and_says_what_was_done(client):
+    cube = client["lab/sub/cube.b2nd"]
+
+    small = cube.preview(np.s_[3, ::-1], fit=(8, 10), reduce="max")
+    means = cube.preview(fit="6x8x10")
+
+    np.testing.assert_array_equal(small, CUBE[3, ::-1].reshape(8, 5, 10, 5).max((1, 3)))
+    np.testing.assert_array_equal(means.values, CUBE.reshape(6, 5, 8, 5, 10, 5).mean((1, 3, 5)))
+    assert (small.exact, small.factors, small.version) == (True, (5, 5), cube.version)
+    assert (means.shape, means.dtype, means.chunks, means.chunks_of) == ((6, 8, 10), np.dtype("f8"), 10, 10)
+    assert np.asarray(small, "f4").dtype == np.dtype("f4")
+
+
+def test_a_preview_of_a_table_is_one_of_a_field(client):
+    table = client["lab/table.b2nd"]
+
+    np.testing.assert_array_equal(table.preview(fit=5, field="n"), TABLE["n"].reshape(5, 100).mean(1))
+    np.testing.assert_array_equal(
+        table.preview(fit=5, field="v", reduce="min"), TABLE["v"].reshape(5, 100, 2).min(1)
+    )
+    np.testing.assert_array_equal(table.preview(fit=5, reduce="stride"), TABLE[::100])
+    with pytest.raises(BadSelection, match="name a field"):
+        table.preview(fit=5)
+    with pytest.raises(BadSelection, match="2 sizes"):
+        table.preview(fit=(5, 5), field="n")
+
+
+def test_a_preview_of_what_was_rewritten_is_stale_for_whoever_has_pinned_it(client, folder):
+    path = folder / f"moving-{type(client._backend).__name__}.b2nd"
+    write_array(path, np.zeros(100), chunks=(10,))
+    address = f"lab/{path.name}"
+    eventually(lambda: address in client)
+    moving = client[address]
+    pinned, version = moving.pin(), moving.version
+
+    write_array(path, np.ones(100), chunks=(10,))
+    eventually(lambda: client[address].version != version)
+
+    assert moving.preview(fit=4).values.tolist() == [1, 1, 1, 1]
+    assert moving.version != version
+    with pytest.raises(Stale):
+        pinned.preview(fit=4)

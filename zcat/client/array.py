@@ -1,17 +1,20 @@
 """Arrays that read like NumPy's and stay where they are."""
 
 import functools
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
+from zcat.client.backend import PreviewKey
 from zcat.client.dataset import Dataset
+from zcat.client.preview import Preview
 from zcat.errors import BadSelection
 from zcat.limits import MIB
 from zcat.model.dataset import ArrayGeometry
 from zcat.model.dtypes import parse_dtype
+from zcat.model.reduction import bins_of, parse_fit
 from zcat.model.selection import Points, parse_key
 
 ITERATED_BYTES = 8 * MIB
@@ -80,6 +83,42 @@ class Array(Dataset):
             block = self._on_one_version(info, lambda asked: self._backend.read(asked, what, field))
         answer = read.finish(block)
         return answer if fields is None or field is not None else answer[fields]
+
+    def preview(
+        self,
+        selection: Any = ...,
+        *,
+        fit: int | str | Sequence[int],
+        reduce: str = "mean",
+        field: str | None = None,
+        exact: bool = False,
+    ) -> Preview:
+        """Read a part of the array made small, to be looked at: the subscriber goes through it chunk by chunk.
+
+        Args:
+            selection: a key of integers and slices, such as ``np.s_[3, ::2]``.
+            fit: the most items along each of the last axes of the selection, in their order: ``(768, 1024)``,
+                ``"768x1024"``, or one number for the last axis.
+            reduce: how several items become one: ``mean``, ``min``, ``max``, or ``stride`` for the first of them.
+                NaN does not count. Means are float32; of float64 and of integers wider than 16 bits float64.
+            field: of a structured dtype.
+            exact: use all items, however many there are. Else a part of which too much would have to be fetched
+                or decoded is sampled: see ``exact`` and ``factors`` of what comes.
+
+        Raises:
+            BadRequest: that is no fit, or no way to reduce.
+            BadSelection: the array has no such part, or its items no mean, or no order.
+            TooLarge: even a sample would be.
+            Unavailable, Timeout, Stale: as when it is read.
+
+        Example:
+            >>> ds = client["weather/2024/wind.b2nd"]
+            >>> plt.imshow(ds.preview(0, fit=(768, 1024)))
+            >>> peaks = ds.preview(np.s_[:, 360, 720], fit=2000, reduce="max").values
+        """
+        key = PreviewKey(selection, parse_fit(fit, reduce), field, exact)
+        bins_of(parse_key(selection, self.shape), key.fit.sizes)
+        return self._on_one_version(self._info, lambda asked: self._backend.preview(asked, key))
 
     def __array__(self, dtype: npt.DTypeLike | None = None, copy: bool | None = None) -> npt.NDArray[Any]:
         """Read all of it.

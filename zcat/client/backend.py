@@ -7,8 +7,10 @@ from typing import Any, NamedTuple, Protocol
 
 import numpy.typing as npt
 
+from zcat.client.preview import Preview
 from zcat.errors import Unavailable
 from zcat.model.dataset import DatasetInfo, Kind
+from zcat.model.reduction import Fit
 from zcat.model.selection import Points, Selection
 
 
@@ -88,6 +90,18 @@ class Asked:
     """Only this lineage will do. Else an answer that consists of one part may be of another one of equal form."""
 
 
+@dataclass(frozen=True, slots=True)
+class PreviewKey:
+    """Of what a preview is wanted, and how large."""
+
+    key: Any
+    """A NumPy key of integers and slices."""
+    fit: Fit
+    field: str | None
+    is_exact: bool
+    """Made of all items, however many there are."""
+
+
 class Backend(Protocol):
     """Who has the data. Every method blocks, is safe from several threads, and raises only ``ZcatError``."""
 
@@ -134,6 +148,14 @@ class Backend(Protocol):
 
         Raises:
             Stale: the dataset is, or has meanwhile become, another one than ``asked.info`` describes.
+        """
+
+    def preview(self, asked: Asked, what: PreviewKey) -> Preview:
+        """Read a part of an array made small.
+
+        Raises:
+            BadSelection: its items have no such preview.
+            Stale: as for `read`.
         """
 
     def read_bytes(self, asked: Asked, start: int, stop: int) -> bytes | bytearray:

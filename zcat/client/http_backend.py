@@ -13,15 +13,18 @@ import numpy.typing as npt
 import urllib3
 
 from zcat.client import chunk_stream
-from zcat.client.backend import Address, Asked, Body, BodyCut, Listed, RootInfo
+from zcat.client.backend import Address, Asked, Body, BodyCut, Listed, PreviewKey, RootInfo
 from zcat.client.connection import Connection
 from zcat.client.cutting import COORDINATES_MAX, PART_BYTES, cut, cut_points
 from zcat.client.descriptions import parse_attributes, parse_info, parse_listing, parse_roots
-from zcat.errors import BadMessage, DatasetUnknown, Stale
+from zcat.client.preview import Preview
+from zcat.errors import BadMessage, BadSelection, DatasetUnknown, Stale
 from zcat.limits import MIB
 from zcat.model.dataset import ArrayGeometry, DatasetInfo, Kind
 from zcat.model.dtypes import parse_dtype
-from zcat.model.selection import Axis, Points, Selection, selection_text
+from zcat.model.reduction import parse_reduced
+from zcat.model.selection import Axis, Points, Selection, selection_text, slice_text
+from zcat.names import shown
 
 DEFAULT_TIMEOUT_S = 60.0
 
@@ -123,6 +126,25 @@ class HttpBackend:
             block = block if field is None else block[field]
         answers.finish()
         return block
+
+    def preview(self, asked: Asked, what: PreviewKey) -> Preview:
+        """Read a part of an array made small; one answer, so of one version."""
+        text = slice_text(what.key)
+        if text is None:
+            raise BadSelection("preview: the selection is too long to be asked for")
+        query = {"fmt": "chunks", "fit": what.fit.text, "reduce": what.fit.reduce.value, "slice_": text}
+        query |= {"field": what.field} if what.field else {}
+        query |= {"exact": "true"} if what.is_exact else {}
+        with self._connection.open("GET", _route("fetch", str(asked.address), **query)) as response:
+            told, version = response.headers.get("X-Zcat-Preview"), response.headers.get("X-Zcat-Version")
+            shape, dtype = response.headers.get("X-Zcat-Shape"), response.headers.get("X-Zcat-Dtype")
+            if told is None or version is None or shape is None or dtype is None:
+                raise BadMessage(f"{self.url} does not know previews, or does not say what it has made")
+            if version.rpartition("-")[0] != asked.info.entry.lineage:
+                raise Stale(f"{asked.address} is now of version {version}, wanted {asked.info.version.etag}")
+            block = np.empty(_shape(shape), _dtype(dtype))
+            chunk_stream.decode(functools.partial(self._connection.take, response), block)
+            return Preview(block, version, parse_reduced(told))
 
     def read_bytes(self, asked: Asked, start: int, stop: int) -> bytearray:
         """Read content bytes of a byte frame or file, all of one version."""
@@ -254,6 +276,13 @@ def _fetch(address: Address, selection: Selection, field: str | None) -> tuple[s
         return "GET", _route("fetch", str(address), slice_=text, **query), None
     indices = [_axis_json(axis) for axis in selection.axes]
     return "POST", _route("fetch", str(address)), json.dumps({"indices": indices, **query}).encode()
+
+
+def _shape(text: str) -> tuple[int, ...]:
+    sizes = text.split(",")
+    if not all(size.isdecimal() and len(size) < 19 for size in sizes):
+        raise BadMessage(f"the answer has the shape {shown(text)}")
+    return tuple(map(int, sizes))
 
 
 def _points(

@@ -14,6 +14,7 @@ from zcat.http.fetch import Fetch, FetchChunk, FetchPoints
 from zcat.http.pages import Health, Home, OpenApi
 from zcat.http.reads import FrameOf, Reads
 from zcat.services.frame_view import FrameView
+from zcat.services.preview import PreviewLimits
 
 _EXPOSED = (
     "ETag",
@@ -22,6 +23,7 @@ _EXPOSED = (
     "X-Zcat-Shape",
     "X-Zcat-Dtype",
     "X-Zcat-Version",
+    "X-Zcat-Preview",
     "Server-Timing",
 )
 
@@ -47,6 +49,7 @@ def routes(reads: Reads, config: HttpConfig, frame_of: FrameOf) -> dict[str, Any
     # two of the largest; and most threads go on answering small questions while some wait for room
     together = Allowance(2 * config.answer_max_bytes, waiters_max=config.threads // 4)
     limits = AnswerLimits(config.answer_max_bytes, together)
+    previews = PreviewLimits(config.preview_fetch_bytes, config.preview_decode_bytes)
     return {
         "/": Home(),
         "/api/roots": Roots(reads),
@@ -54,7 +57,7 @@ def routes(reads: Reads, config: HttpConfig, frame_of: FrameOf) -> dict[str, Any
         "/api/unsubscribe/{root:path}": Unsubscribe(reads, config.cors_origins),
         "/api/list/{path:path}": Listing(reads),
         "/api/info/{path:path}": Info(reads),
-        "/api/fetch/{path:path}": Fetch(reads, limits, frame_of),
+        "/api/fetch/{path:path}": Fetch(reads, limits, previews, frame_of),
         "/api/points/{path:path}": FetchPoints(reads, limits),
         "/api/chunk/{path:path}": FetchChunk(reads),
         "/api/download/{path:path}": Download(reads, frame_of),

@@ -9,13 +9,14 @@ from zcat.errors import BadRequest, BadSelection
 from zcat.http import ranges
 from zcat.http.allowance import AnswerLimits
 from zcat.http.bodies import Answer, Phases, not_modified
-from zcat.http.parts import check_content, check_size, encode, part_of, shape_headers, stored_body
+from zcat.http.parts import check_content, check_size, encode, part_of, preview_of, shape_headers, stored_body
 from zcat.http.query import Query, address_of, query_of_body, query_of_params, whole_number
 from zcat.http.reads import Dataset, FrameOf, Reads
 from zcat.http.whole import Conditions, frame_answer
 from zcat.model.dataset import DatasetInfo
 from zcat.model.selection import Points, check_points
 from zcat.names import shown
+from zcat.services.preview import PreviewLimits
 
 VERSION_HEADER = "X-Zcat-Version"
 """What the answer was read from: the tag of a part hides it, and differs from part to part."""
@@ -26,9 +27,12 @@ _COORDINATE_BYTES = 8
 class Fetch:
     """``/api/fetch/{path}``: a part of a dataset, or all of it as it is stored."""
 
-    def __init__(self, reads: Reads, limits: AnswerLimits, frame_of: FrameOf) -> None:
+    def __init__(
+        self, reads: Reads, limits: AnswerLimits, preview_limits: PreviewLimits, frame_of: FrameOf
+    ) -> None:
         self._reads = reads
         self._limits = limits
+        self._preview_limits = preview_limits
         self._frame_of = frame_of
 
     def on_get(self, req: Any, resp: Any, path: str) -> None:
@@ -56,7 +60,9 @@ class Fetch:
     def _answer(self, dataset: Dataset, query: Query, conditions: Conditions, phases: Phases) -> Answer:
         info = dataset.info
         check_content(info)
-        tag = ranges.make_tag(info.version.etag, query.fmt, query.field, query.slice_text, query.indices)
+        preview = preview_of(dataset, query, self._preview_limits) if query.fit else None
+        told = preview.told if preview else ""
+        tag = ranges.make_tag(info.version.etag, query.fmt, query.field, query.slice_text, query.indices, told)
         if ranges.is_known(conditions.if_none_match, tag):
             return not_modified(tag)
         if query.is_whole:
@@ -65,7 +71,7 @@ class Fetch:
             return answer
         if conditions.range_:
             raise falcon.HTTPError(416, description="a computed answer has no ranges; ask for the part as a slice")
-        part = part_of(dataset, query)
+        part = preview or part_of(dataset, query)
         nbytes = max(part.nbytes, part.held_nbytes)
         check_size(nbytes, self._limits.one_max_bytes)
         headers = {**part.headers, VERSION_HEADER: info.version.text}
@@ -78,7 +84,7 @@ class Fetch:
         else:
             block = part.read()
             phases.end("read")
-            answer.body = encode(block, query.fmt, info)
+            answer.body = encode(block, query.fmt, info, told)
             phases.end("encode")
         return answer
 

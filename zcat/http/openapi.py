@@ -4,6 +4,7 @@ from typing import Any
 
 import zcat
 from zcat.http.query import FORMATS
+from zcat.model.reduction import Reduce
 
 _JSON = "application/json"
 _BINARY = "application/octet-stream"
@@ -64,6 +65,12 @@ def _query_fields() -> dict[str, dict[str, Any]]:
         "indices": text('JSON, one entry per axis: [[1,5,9], 450, "0:10", null]'),
         "field": text("a field of a structured dtype"),
         "fmt": {"type": "string", "enum": list(FORMATS), "default": "cframe"},
+        "fit": text(
+            "the most items along each of the last axes of the part, rows x columns: 1024x768, or 1000; "
+            "X-Zcat-Preview says what was done, as JSON: exact, reduce, factors, chunks, chunks_of"
+        ),
+        "reduce": {"type": "string", "enum": [way.value for way in Reduce], "default": Reduce.MEAN.value},
+        "exact": text("true: the preview is made of all items, however long that takes; else maybe of a sample"),
         "filter": text("refused: conditions on items are not offered"),
     }
 

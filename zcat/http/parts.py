@@ -19,6 +19,7 @@ from zcat.model.dtypes import dtype_text, parse_dtype
 from zcat.model.geometry import WholeChunks, whole_chunks
 from zcat.model.selection import Points, Read, parse_key
 from zcat.names import shown
+from zcat.services.preview import PreviewAsk, PreviewLimits, plan_preview, read_preview
 from zcat.storage.answers import STREAM_CHUNK_BYTES, answer_compression, cframe_of_bytes, chunk_stream
 from zcat.storage.block_order import is_block_order
 from zcat.storage.frame_template import assemble_cframe, frame_template
@@ -26,6 +27,10 @@ from zcat.storage.slice_frames import cframe_of_slice
 
 STREAM_BYTES_MIN = 64 * MIB
 """A chunk stream of more is compressed while it is sent, and then nobody can say its length beforehand."""
+
+
+PREVIEW_HEADER = "X-Zcat-Preview"
+"""What was done to make a preview, as JSON: is it exact, how many items became one, how many chunks were read."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,6 +44,8 @@ class Part:
     """What must be in memory to make it: whole records for one field, all that lies between for a step."""
     stored: WholeChunks | None = None
     """The part as it is stored already, where it is made of whole chunks."""
+    told: str = ""
+    """What was done to make a preview of it; empty for the part itself."""
 
     @property
     def nbytes(self) -> int:
@@ -48,7 +55,8 @@ class Part:
     @property
     def headers(self) -> dict[str, str]:
         """Shape and dtype, for formats that do not carry them."""
-        return {"Accept-Ranges": "none", **shape_headers(self.shape, self.dtype)}
+        told = {PREVIEW_HEADER: self.told} if self.told else {}
+        return {"Accept-Ranges": "none", **shape_headers(self.shape, self.dtype), **told}
 
     def length(self, fmt: str) -> int | None:
         """Return the length of the body in bytes if it is known without reading."""
@@ -74,6 +82,23 @@ def part_of(dataset: Dataset, query: Query) -> Part:
         BadSelection: the dataset has no such part.
     """
     return (_array_part if dataset.info.entry.kind is Kind.ARRAY else _bytes_part)(dataset, query)
+
+
+def preview_of(dataset: Dataset, query: Query, limits: PreviewLimits) -> Part:
+    """Say what a query with a ``fit`` means for a dataset, and how much of it is read.
+
+    Raises:
+        BadSelection: the dataset has no such part, or its items no such preview.
+        NotReadable: it is no array.
+        TooLarge: even a sample would be.
+    """
+    geometry = dataset.info.geometry.array
+    if geometry is None:
+        raise BadSelection("fit is for arrays; this is a byte frame or file, which has slices")
+    assert query.fit is not None
+    read = parse_key(query.key(geometry.shape), geometry.shape)
+    plan = plan_preview(dataset, PreviewAsk(read, query.fit, query.field, query.is_exact), limits)
+    return Part(plan.shape, plan.dtype, lambda: read_preview(dataset, plan), plan.held_nbytes, told=plan.told.text)
 
 
 def _array_part(dataset: Dataset, query: Query) -> Part:
@@ -139,8 +164,17 @@ def shape_headers(shape: tuple[int, ...], dtype: np.dtype) -> dict[str, str]:
     return {"X-Zcat-Shape": ",".join(map(str, shape)), "X-Zcat-Dtype": text}
 
 
-def encode(block: npt.NDArray[Any], fmt: str, info: DatasetInfo) -> Sequence[Buffer] | Iterator[Buffer]:
-    """Return the body for an array in C order: an iterator where it is made while it is sent."""
+def encode(
+    block: npt.NDArray[Any], fmt: str, info: DatasetInfo, told: str = ""
+) -> Sequence[Buffer] | Iterator[Buffer]:
+    """Return the body for an array in C order: an iterator where it is made while it is sent.
+
+    Args:
+        block: the items.
+        fmt: one of `query.FORMATS`.
+        info: of the dataset.
+        told: of a preview: becomes an attribute where the form has attributes.
+    """
     if fmt == "raw":
         return (_raw(block),)
     if fmt == "npy":
@@ -148,7 +182,7 @@ def encode(block: npt.NDArray[Any], fmt: str, info: DatasetInfo) -> Sequence[Buf
     compression = answer_compression(info.compression, block.nbytes)
     if fmt == "cframe":
         is_array = info.entry.kind is Kind.ARRAY
-        return cframe_of_slice(block, compression) if is_array else cframe_of_bytes(block, compression)
+        return cframe_of_slice(block, compression, told) if is_array else cframe_of_bytes(block, compression)
     chunks = chunk_stream(block, compression)
     return chunks if block.nbytes > STREAM_BYTES_MIN else list(chunks)
 

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from zcat.errors import BadName, BadRequest, BadSelection, TooLarge
+from zcat.model.reduction import Fit, parse_fit
 from zcat.model.selection import Key, key_of_text, parse_slice_text
 from zcat.names import parse_root, shown, split_address
 
@@ -13,7 +14,8 @@ FORMATS = ("cframe", "raw", "npy", "chunks")
 COORDINATES_MAX = 1_000_000
 """In the lists of one ``indices`` parameter."""
 
-_KEYS = frozenset({"slice_", "field", "indices", "fmt", "filter"})
+_KEYS = frozenset({"slice_", "field", "indices", "fmt", "filter", "fit", "reduce", "exact"})
+_TRUTHS = {"": False, "0": False, "false": False, "1": True, "true": True}
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,11 +27,15 @@ class Query:
     indices: str = ""
     """JSON: a list with, per axis, an integer, a list of integers, a slice as text, or null for all."""
     fmt: str = "cframe"
+    fit: Fit | None = None
+    """Into what the part shall fit; None for all its items."""
+    is_exact: bool = False
+    """The fit is to be made of all items, however many there are."""
 
     @property
     def is_whole(self) -> bool:
         """The dataset as it is stored, which is served without being read."""
-        return self.fmt == "cframe" and not (self.slice_text or self.indices or self.field)
+        return self.fmt == "cframe" and not (self.slice_text or self.indices or self.field or self.fit)
 
     def key(self, shape: tuple[int, ...]) -> Key:
         """Return the NumPy key that was asked for.
@@ -121,14 +127,26 @@ def _query(fields: dict[str, Any]) -> Query:
         fields.get("field", ""),
         fields.get("indices", ""),
         fields.get("fmt", "cframe"),
+        parse_fit(fields["fit"], fields.get("reduce", "mean")) if fields.get("fit") else None,
+        _truth(fields.get("exact", ""), "exact"),
     )
     if query.fmt not in FORMATS:
         raise BadRequest(f"fmt {shown(query.fmt)}: wanted one of {', '.join(FORMATS)}")
     if query.slice_text and query.indices:
         raise BadRequest("slice_ and indices exclude one another: an entry of indices may be a slice")
+    if query.fit is None and (fields.get("reduce") or query.is_exact):
+        raise BadRequest(
+            "reduce and exact are for previews: say by fit how large one may be, such as fit=1024x768"
+        )
     if fields.get("filter"):
         raise BadRequest("filter: conditions on items are not offered; read the field and compare")
     return query
+
+
+def _truth(text: str, name: str) -> bool:
+    if text not in _TRUTHS:
+        raise BadRequest(f"parameter {name}: wanted true or false, got {shown(text)}")
+    return _TRUTHS[text]
 
 
 def _indices_key(text: str, shape: tuple[int, ...]) -> Key:

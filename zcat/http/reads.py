@@ -53,6 +53,14 @@ class Dataset(Protocol):
     def read(self, what: Selection | Points) -> npt.NDArray[Any]:
         """Return the items of an array, in C order, as a block of the selection's shape."""
 
+    def parts(
+        self, what: Selection, window_bytes: int | None = None
+    ) -> Iterator[tuple[tuple[slice, ...], npt.NDArray[Any]]]:
+        """Read a box part by part: the place of each in a block of its shape, and its items."""
+
+    def missing_count(self, chunks: Indices) -> int:
+        """Say how many of these chunks would have to be fetched."""
+
     def read_bytes(self, start: int, stop: int) -> Buffer:
         """Return content bytes of a byte frame or file."""
 

@@ -25,7 +25,7 @@ import numpy.typing as npt
 
 from zcat.errors import BadMessage, BadRequest, BadSelection
 from zcat.model.dataset import DIMENSIONS_MAX
-from zcat.model.selection import Indices, Points, Read
+from zcat.model.selection import Indices, Points, Read, Selection
 from zcat.names import shown
 
 Items: TypeAlias = npt.NDArray[Any]
@@ -34,6 +34,7 @@ Items: TypeAlias = npt.NDArray[Any]
 # along rows and columns takes 1.5 ms; ``ufunc.reduceat`` takes 9 to 27, a sum over reshaped axes 3 to 13.
 _FOLD_ONE_BY_ONE_MAX = 64
 
+_ONLY_SLICES = "fit: wanted a selection of integers and slices, without lists, masks and new axes"
 _SIZE = re.compile(r"[0-9]{1,18}")
 _FLOAT32_FOR = frozenset(["b1", "i1", "u1", "i2", "u2", "f2", "f4"])
 
@@ -146,16 +147,32 @@ def bins_of(read: Read, sizes: Sequence[int]) -> tuple[Bins, ...]:
     """
     what = read.what
     if isinstance(what, Points) or not all(isinstance(axis, range) for axis in what.axes):
-        raise BadSelection("fit: wanted a selection of integers and slices, without lists and masks")
-    directions = _directions(read, len(what.axes))
+        raise BadSelection(_ONLY_SLICES)
+    fitted = iter(sizes)
+    bins = []
+    for axis, direction, is_sized in zip(what.axes, _directions(read), is_fitted(read, sizes), strict=True):
+        plain = Bins(len(axis), 1, direction < 0)
+        bins.append(plain.of_size(next(fitted)) if is_sized else plain)
+    return tuple(bins)
+
+
+def is_fitted(read: Read, sizes: Sequence[int]) -> list[bool]:
+    """Say for each axis of what is read whether one of the sizes is for it.
+
+    Raises:
+        BadSelection: there are fewer axes than sizes.
+    """
+    directions = _directions(read)
     kept = [axis for axis, direction in enumerate(directions) if direction]
     if len(sizes) > len(kept):
         fit = "x".join(map(str, sizes))
         raise BadSelection(f"fit={fit} has {len(sizes)} sizes, but the selection has {len(kept)} axes")
-    bins = [Bins(len(axis), 1, direction < 0) for axis, direction in zip(what.axes, directions, strict=True)]
-    for axis, size in zip(kept[len(kept) - len(sizes) :], sizes, strict=True):
-        bins[axis] = bins[axis].of_size(size)
-    return tuple(bins)
+    return [axis in kept[len(kept) - len(sizes) :] for axis in range(len(directions))]
+
+
+def factors_of(read: Read, bins: Sequence[Bins]) -> tuple[int, ...]:
+    """Return how many items became one along each axis of the answer."""
+    return tuple([along.factor for along, direction in zip(bins, _directions(read), strict=True) if direction])
 
 
 @dataclass(frozen=True, slots=True)
@@ -301,8 +318,10 @@ def _span(bins: Bins, items: range | Indices) -> slice:
     return slice(first // bins.factor, last // bins.factor + 1)
 
 
-def _directions(read: Read, ndim: int) -> list[int]:
+def _directions(read: Read) -> list[int]:
     """Return for each axis of what is read 1 or -1, as the answer has it, or 0 where it has it not."""
+    assert isinstance(read.what, Selection)
+    ndim = len(read.what.axes)
     parts = read.key if read.key is not None else ()
     directions: list[int] = []
     for part in parts:
@@ -313,7 +332,7 @@ def _directions(read: Read, ndim: int) -> list[int]:
         elif type(part) is int:
             directions.append(0)
         else:
-            raise BadSelection("fit: wanted a selection of integers and slices, without lists, masks and new axes")
+            raise BadSelection(_ONLY_SLICES)
     return directions + [1] * (ndim - len(directions))
 
 

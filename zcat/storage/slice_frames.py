@@ -28,17 +28,18 @@ FAST = Compression(codec=1, clevel=5, splitmode=3)
 """LZ4 with shuffle: a third of zstd's time for an answer that is read once."""
 
 
-def cframe_of_slice(array: np.ndarray, compression: Compression = FAST) -> list[bytes]:
+def cframe_of_slice(array: np.ndarray, compression: Compression = FAST, preview: str = "") -> list[bytes]:
     """Return a whole frame in parts, which ``blosc2.ndarray_from_cframe(b"".join(parts))`` reads.
 
     Args:
         array: of any shape, also ``()`` and empty ones, and any strides.
         compression: of the frame; its codec and filters are on the gate's allow-lists.
+        preview: what was done to make the array of a larger one; becomes the attribute of this name.
 
     Raises:
         NotReadable: arrays of this dtype are not offered.
     """
-    plan = _plan(array.shape, array.dtype, compression)
+    plan = _plan(array.shape, array.dtype, compression, preview)
     if plan.single_tail is None:
         chunks = [blosc2.compress2(raw, **plan.options) for raw in _raw_chunks(array, plan.array)]
         header, tail = assemble_cframe(plan.template, [len(chunk) for chunk in chunks])
@@ -82,11 +83,11 @@ class _Plan:
 
 
 @functools.lru_cache(maxsize=512)
-def _plan(shape: tuple[int, ...], dtype: np.dtype, compression: Compression) -> _Plan:
+def _plan(shape: tuple[int, ...], dtype: np.dtype, compression: Compression, preview: str) -> _Plan:
     geometry = slice_geometry(shape, dtype)
     array = geometry.array
     assert array is not None
-    template = frame_template(geometry, compression)
+    template = frame_template(geometry, compression, {"preview": preview} if preview else None)
     single_tail = assemble_cframe(template, [0])[1] if geometry.nchunks == 1 else None
     return _Plan(
         array,
