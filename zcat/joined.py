@@ -122,9 +122,14 @@ class JoinedBackend:
         return info
 
     def attributes(self, address: Address) -> dict[str, Any]:
-        """Return the attributes of a dataset or group; none of a folder."""
+        """Return the attributes of a dataset, a group or a root; none of a folder."""
+        root, path = address
+        if not path:
+            path = next((entry.path for entry in self._subscriber.entries(root) if entry.is_root), "")
+        if not path:
+            return {}
         try:
-            return self._subscriber.on_version(*address, lambda dataset: dataset.info.attributes)
+            return self._subscriber.on_version(root, path, lambda dataset: dataset.info.attributes)
         except DatasetUnknown:
             if not self._subscriber.entries(*address):
                 raise

@@ -25,6 +25,7 @@ def sample(tmp_path):
     )
     with h5py.File(path, "r+") as file:
         file.attrs["gain"] = np.float32(np.nan)
+        file.attrs["title"] = "test"
         file["entry"].attrs["NX_class"] = "NXentry"
         file["entry/cube"].attrs["offsets"] = np.arange(3, dtype="<u2")
         file["other"] = file["entry/cube"]
@@ -75,6 +76,22 @@ def test_an_hdf5_file_at_a_subscriber_is_written_again(sample, tmp_path):
         assert after["scalar"][()] == 2.5
         assert after["entry"].attrs["NX_class"] == "NXentry"
         assert list(after["entry/cube"].attrs["offsets"]) == [0, 1, 2]
+
+
+def test_a_root_that_is_one_file_tells_its_attributes_and_is_written_again(sample, tmp_path, monkeypatch, capsys):
+    arguments = ["up", f"run={sample}", "--http", "127.0.0.1:0", "--state", str(tmp_path / "state")]
+    made = tmp_path / "made.h5"
+    with contextlib.ExitStack() as stack:
+        started = up.start(stack, make_parser().parse_args(arguments))
+        monkeypatch.setenv("ZCAT_URL", started.http)
+
+        assert main(["info", "run"]) == exits.OK
+        assert "gain" in capsys.readouterr().out
+        assert main(["export-hdf5", "run", str(made)]) == exits.OK
+
+    with h5py.File(made) as after:
+        assert after.attrs["title"] == "test"
+        assert after["scalar"][()] == 2.5
 
 
 @pytest.mark.usefixtures("subscriber")

@@ -89,6 +89,27 @@ def test_a_publisher_may_be_pointed_at_one_file(network, folder):
     assert whole == (folder / "run.h5").read_bytes()
 
 
+def test_the_attributes_of_a_root_that_is_one_file_are_the_roots(network, folder):
+    sample(folder / "run.h5")
+    _, subscriber = started(network, folder / "run.h5")
+    http = falcon.testing.TestClient(make_app(subscriber, HttpConfig()))
+
+    root = Client(JoinedBackend(subscriber)).root("sst")
+
+    assert root.attributes() == {"default": "entry"}
+    assert root.attributes("entry") == {"NX_class": "NXentry"}
+    assert http.simulate_get("/api/info/sst").json["attributes"] == {"default": "entry"}
+
+
+def test_a_root_that_is_a_folder_has_no_attributes(network, folder):
+    sample(folder / "run.h5")
+    _, subscriber = started(network, folder)
+    http = falcon.testing.TestClient(make_app(subscriber, HttpConfig()))
+
+    assert Client(JoinedBackend(subscriber)).root("sst").attributes() == {}
+    assert "attributes" not in http.simulate_get("/api/info/sst").json
+
+
 def test_other_files_are_no_roots(network, folder):
     (folder / "notes.txt").write_text("no HDF5")
     with pytest.raises(BadConfig, match="neither a folder nor an HDF5 file"):

@@ -271,7 +271,7 @@ def _told_of_folder(client: "Client", address: str) -> dict[str, Any]:
         "size": sum(entry.nbytes for entry in listed),
         "stored": sum(entry.cbytes for entry in listed),
         "modified": max((_time(entry.mtime_ns) for entry in listed), default=None),
-        **({"attributes": attributes} if under and (attributes := root.attributes(under)) else {}),
+        **({"attributes": attributes} if (attributes := root.attributes(under)) else {}),
     }
 
 

@@ -154,7 +154,7 @@ class _Fetched:
             path = "/".join(filter(None, (under, inside)))
             attributes: dict[str, Any] = {}
             with contextlib.suppress(DatasetUnknown):
-                attributes = self._client.root(self._root).attributes(path) if path else {}
+                attributes = self._client.root(self._root).attributes(path)
             exporter.group(inside, attributes)
 
 

@@ -22,7 +22,7 @@ class Address(NamedTuple):
     path: str
 
     def __str__(self) -> str:
-        return f"{self.root}/{self.path}"
+        return f"{self.root}/{self.path}" if self.path else self.root
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,7 +129,7 @@ class Backend(Protocol):
         """
 
     def attributes(self, address: Address) -> dict[str, Any]:
-        """Return the attributes of a dataset or group; none of a folder.
+        """Return the attributes of a dataset, a group or a root; none of a folder.
 
         Raises:
             DatasetUnknown: there is no such thing.

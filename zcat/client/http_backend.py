@@ -101,7 +101,7 @@ class HttpBackend:
         return info
 
     def attributes(self, address: Address) -> dict[str, Any]:
-        """Return the attributes of a dataset or group; none of a folder."""
+        """Return the attributes of a dataset, a group or a root; none of a folder."""
         return parse_attributes(self._connection.json("GET", _route("info", str(address))))
 
     def read(self, asked: Asked, what: Selection | Points, field: str | None) -> npt.NDArray[Any]:

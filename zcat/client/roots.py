@@ -97,13 +97,16 @@ class Root:
         """
         return self._backend.listing(self._name, check_path(under) if under else "")
 
-    def attributes(self, path: str) -> dict[str, Any]:
+    def attributes(self, path: str = "") -> dict[str, Any]:
         """Return the attributes of a dataset, or of a group of an HDF5 file; a folder has none.
+
+        Args:
+            path: of it; empty for the root itself, which has some if it is an HDF5 file.
 
         Raises:
             DatasetUnknown: there is no such thing.
         """
-        return self._backend.attributes(Address(self._name, check_path(path)))
+        return self._backend.attributes(Address(self._name, check_path(path) if path else ""))
 
     def tree(self, under: str = "") -> str:
         """Draw the folders and datasets, one line each."""

@@ -1,10 +1,11 @@
 """The routes that say what there is: roots, listings, descriptions; and the two that follow a root or stop it."""
 
+from contextlib import suppress
 from typing import Any
 
 import falcon
 
-from zcat.errors import DatasetUnknown
+from zcat.errors import DatasetUnknown, NotReadable, Timeout, Unavailable
 from zcat.http import ranges
 from zcat.http.bodies import Answer, not_modified
 from zcat.http.describe import (
@@ -106,7 +107,20 @@ class Info:
                     raise
         else:
             entries = self._reads.entries(root)
-        _tagged_json(req, describe_folder(_datasets(entries))).put(resp)
+        attributes = {} if inner else self._attributes_of_root(root, entries)
+        _tagged_json(req, describe_folder(_datasets(entries)) | attributes).put(resp)
+
+    def _attributes_of_root(self, root: str, entries: list[Entry]) -> dict[str, Any]:
+        """Give the attributes of a root that is one HDF5 file, as a member of its description."""
+        for entry in entries:
+            if entry.is_root:
+                with suppress(Unavailable, Timeout, NotReadable):  # the rest of the root is there all the same
+                    return {
+                        "attributes": self._reads.on_version(
+                            root, entry.path, lambda dataset: dataset.info.attributes
+                        )
+                    }
+        return {}
 
     def _info(self, req: Any, root: str, dataset: Dataset) -> Answer:
         if dataset.info.entry.kind is not Kind.GROUP:

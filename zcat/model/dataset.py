@@ -125,6 +125,8 @@ class Entry:
     dtype: str | None = None
     problem: str | None = None
     """Why the content cannot be offered; None for nearly all."""
+    is_root: bool | None = None
+    """True of the HDF5 file that a root consists of: its attributes are the root's."""
 
 
 @dataclass(frozen=True, slots=True)

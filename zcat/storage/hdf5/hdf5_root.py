@@ -58,13 +58,13 @@ class Hdf5Root:
         for change in looked.changes:
             path = self.outer(change.path)
             if path is not None:
-                changes.append(Change(path, change.entry and replace(change.entry, path=path)))
+                changes.append(Change(path, change.entry and self._named(change.entry, path)))
         return Looked(changes, looked.unsettled)
 
     def info(self, path: str) -> DatasetInfo:
         """Describe a group or dataset, as ``Root.info`` says."""
         info = self._root.info(self.inner(path))
-        return replace(info, entry=replace(info.entry, path=path))
+        return replace(info, entry=self._named(info.entry, path))
 
     def sizes(self, path: str, lineage: str) -> bytes:
         """Give the room that each chunk takes, as ``Root.sizes`` says."""
@@ -96,6 +96,9 @@ class Hdf5Root:
         if path == self._name:
             return None if self._is_taken() else path
         return path.removeprefix(f"{self._name}/")
+
+    def _named(self, entry: Entry, path: str) -> Entry:
+        return replace(entry, path=path, is_root=True if entry.path == self._name else None)
 
     def _is_taken(self) -> bool:
         """Say whether something in the file has the file's own name."""
