@@ -95,6 +95,11 @@ class CachedDataset:
         return self._close_files.alive
 
     @property
+    def number(self) -> int:
+        """Of the frame's file; see `SlottedFrame.number`."""
+        return self._frame.number
+
+    @property
     def path(self) -> Path:
         """The frame file: a dataset for every Blosc2 reader, if it is `complete`."""
         return self._path
@@ -114,6 +119,12 @@ class CachedDataset:
         finally:
             with self._pins_lock:
                 self._pin(numbers, -1)
+
+    def used(self, chunks: Chunks) -> None:
+        """Take note that ``chunks`` were of use to another process, so that others go first."""
+        self.lineage.used_at_ns = time.time_ns()
+        with self._pins_lock:
+            self._is_warm[np.asarray(chunks, np.int64)] = True
 
     def missing(self, chunks: Chunks) -> list[int]:
         """Return those of ``chunks`` that are not here, in their order."""
@@ -205,13 +216,16 @@ class CachedDataset:
         with self._write_lock:
             if not self.is_open:
                 return
-            with self._pins_lock:
-                victims = self._victims(nbytes)
-                for nchunk in victims:
-                    self._presence.mark(nchunk, ABSENT)
-                self._whole_count -= len(victims)
-            for run in _runs(victims):
-                self._frame.punch(run)
+            try:
+                with self._pins_lock:
+                    victims = self._victims(nbytes)
+                    for nchunk in victims:
+                        self._presence.mark(nchunk, ABSENT)
+                    self._whole_count -= len(victims)
+                for run in runs(victims):
+                    self._frame.punch(run)
+            finally:
+                self._frame.give_back()
             self._recount()
 
     def _create_frame(self) -> SlottedFrame:
@@ -300,6 +314,8 @@ class CachedDataset:
         for nchunk in [*whole[~is_warm].tolist(), *whole[is_warm].tolist()]:
             if nbytes <= 0:
                 break
+            if not self._frame.take(nchunk):
+                continue  # another process reads it
             victims.append(nchunk)
             nbytes -= self._size(nchunk)
         self._is_warm[:] = False
@@ -319,9 +335,9 @@ class CachedDataset:
         self.lineage.used_bytes = used_bytes
 
 
-def _runs(chunks: list[int]) -> Iterator[range]:
+def runs(chunks: Chunks) -> Iterator[range]:
     """Group chunk numbers into ranges of neighbours."""
-    numbers = np.sort(np.array(chunks, np.int64))
+    numbers = np.sort(np.asarray(chunks, np.int64))
     for run in np.split(numbers, np.flatnonzero(np.diff(numbers) > 1) + 1):
         if len(run):
             yield range(int(run[0]), int(run[-1]) + 1)

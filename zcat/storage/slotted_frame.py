@@ -30,6 +30,7 @@ from zcat.errors import BadChunk, BadContent, StorageFailed
 from zcat.limits import BLOSC2_CHUNK_OVERHEAD
 from zcat.model.dataset import Compression, Geometry
 from zcat.names import shown
+from zcat.storage import slot_locks
 from zcat.storage.chunk_gate import HEADER_BYTES, SPECIAL_ZEROS, Buffer, special_chunk
 from zcat.storage.disk import pread_exactly, punch_hole, pwrite_all, storage_failed
 from zcat.storage.frame_format import geometry_of, header_bytes, parse_header
@@ -44,8 +45,8 @@ _LAYOUT_VERSION = 1
 class SlottedFrame:
     """One dataset's chunks, on our disk. Made by `create` or `open`, ended by `close`.
 
-    `write_chunk` and `chunk_view` may be called by several threads and processes at once. `punch` needs the
-    dataset to itself, because a view of a slot that is punched reads zeros.
+    `write_chunk` and `chunk_view` may be called by several threads and processes at once. `punch` needs the slots
+    to itself, because a view of a slot that is punched reads zeros: other processes are kept off by `take`.
     """
 
     def __init__(self, fd: int, geometry: Geometry, compression: Compression, header_len: int) -> None:
@@ -178,6 +179,23 @@ class SlottedFrame:
                 pwrite_all(self._fd, bytes(HEADER_BYTES), self._slot_at(nchunk))
         if nchunks.start == 0:
             pwrite_all(self._fd, _placeholder(self.geometry), self.header_len)
+
+    def take(self, nchunk: int) -> bool:
+        """Keep other processes from reading a slot until `give_back`; False if one of them is at it."""
+        return slot_locks.take(self._fd, self._slot_at(nchunk), self.slot_bytes)
+
+    def give_back(self) -> None:
+        """Let other processes read the slots that `take` took."""
+        slot_locks.give_back(self._fd)
+
+    def span(self, nchunks: range) -> tuple[int, int]:
+        """Return where the slots of neighbours begin in the file, and how many bytes they take."""
+        return self._slot_at(nchunks.start), len(nchunks) * self.slot_bytes
+
+    @property
+    def number(self) -> int:
+        """Of the file; another one that is made in its place has another."""
+        return os.fstat(self._fd).st_ino
 
     def disk_bytes(self) -> int:
         """Return how much of the disk the frame takes; its length says nothing about that."""
