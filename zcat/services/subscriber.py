@@ -18,16 +18,11 @@ from typing import Any, TypeVar
 from zcat import __version__
 from zcat.config import SubscriberConfig
 from zcat.errors import (
-    Busy,
     Closed,
-    NotReadable,
     RootContested,
     RootNotFollowed,
     RootUnknown,
-    Stale,
-    StorageFailed,
     Timeout,
-    Unavailable,
     ZcatError,
 )
 from zcat.logs import kv
@@ -44,6 +39,7 @@ from zcat.services.broker_sources import check_source
 from zcat.services.dataset import OpenDataset, ReadLimits
 from zcat.services.fetcher import Fetcher, Target
 from zcat.services.subscription import Subscription, Surroundings
+from zcat.services.versions import Versions, on_newest
 from zcat.services.views import RootView, view_of, view_of_claim
 from zcat.services.workers import Workers
 from zcat.storage.chunk_cache import ChunkCache
@@ -56,9 +52,6 @@ _TICK_S = 0.1
 _WRITTEN_WITHIN_S = 10.0  # the catalogues, at the end
 _LISTING_WAIT_S = 2.0
 """A root that its publisher just announced may take a moment to be listed."""
-_VERSIONS_MAX = 5
-_BUSY_PAUSE_S = 0.1
-_INFOS_MAX = 10_000
 
 _Want = tuple[str, str | None, "Future[Subscription]", bool]
 """Name, owner, who waits, and whether the configuration wants it."""
@@ -96,17 +89,28 @@ class Subscriber:
         made = context or self._own_context
         assert made is not None
         sockets = SocketFactory(made, DATA)
-        self._around = Surroundings(self._loop, sockets, self._fetcher, self._cache, ids, Workers("catalogue", 1))
+        writer = Workers("catalogue", 1)
+        self.around = Surroundings(self._loop, sockets, self._fetcher, self._cache, ids, writer, self._changed)
+        """What a part of this subscriber works with."""
+        self.on_change: Callable[[Origin | None], None] | None = None
+        """Told when the catalogue of a root has changed, or, with None, which roots are followed. Any thread."""
+        self.tells: dict[str, Callable[[], Any]] = {}
+        """What others add to `health`, by key."""
         self._view = DirectoryView()
         self._broker = BrokerInUse(config.brokers, self._loop, sockets, self._view, random.random)
         self._broker.on_claim = self._claim_changed
         self._broker.on_changes = self._root_changed
         self._subscriptions: dict[Origin, Subscription] = {}  # replaced as a whole, so that any thread may read it
         self._wanted: list[_Want] = []
-        self._infos: dict[tuple[Origin, str], DatasetInfo] = {}
-        self._gone: dict[tuple[Origin, str], str] = {}  # lineages that the catalogue names and the origin no more
-        self._read_limits = ReadLimits(config.window_bytes, config.fetch_timeout_s)
+        self._versions = Versions(self._cache, self._changed)
+        self.read_limits = ReadLimits(config.window_bytes, config.fetch_timeout_s)
+        """Of every read."""
         self._pause = threading.Event()  # set when closing, so that nobody sleeps through it
+
+    @property
+    def cache_folder(self) -> str:
+        """Where the cache is; this process has it alone."""
+        return self._config.cache
 
     def start(self) -> None:
         """Begin: look for a broker, and follow what the configuration and the cache name. Returns at once."""
@@ -131,7 +135,7 @@ class Subscriber:
         for subscription in self._subscriptions.values():
             subscription.fail(closed)
             subscription.save(Loop.now_s())
-        self._around.writer.finish(_WRITTEN_WITHIN_S)
+        self.around.writer.finish(_WRITTEN_WITHIN_S)
         self._cache.close()
         if self._own_context is not None:
             self._own_context.term()
@@ -261,19 +265,32 @@ class Subscriber:
         """
         subscription = self.subscription(root)
         wait_s = self._config.fetch_timeout_s if timeout_s is None else timeout_s
-        deadline_s = Loop.now_s() + wait_s
-        versions_count, is_fresh = 0, False
-        while True:
-            try:
-                return work(self._open(subscription, path, wait_s, is_fresh))
-            except Stale:
-                versions_count, is_fresh = versions_count + 1, True
-                if versions_count >= _VERSIONS_MAX or Loop.now_s() >= deadline_s:
-                    raise
-            except Busy:
-                is_fresh = True
-                if Loop.now_s() >= deadline_s or self._pause.wait(_BUSY_PAUSE_S):
-                    raise
+
+        def opened(is_fresh: bool) -> OpenDataset:
+            target = self._versions.newest(subscription, path, wait_s, is_fresh)
+            return OpenDataset(target, subscription, self._fetcher, self.read_limits)
+
+        return on_newest(opened, work, wait_s, self._pause)
+
+    def open(self, root: str, path: str, wait_s: float, is_fresh: bool = False) -> tuple[Target, bool]:
+        """Find the newest version of a dataset, for who reads it in another process.
+
+        Args:
+            root: ``name`` or ``name@owner`` of a followed root.
+            path: of the dataset.
+            wait_s: for its origin, if that has to be asked.
+            is_fresh: ask it in any case.
+
+        Returns:
+            What to read, and whether it is the one that the catalogue names, and so the newest until that changes.
+        """
+        subscription = self.subscription(root)
+        target = self._versions.newest(subscription, path, wait_s, is_fresh)
+        return target, self._versions.is_as_listed(target, subscription)
+
+    def target(self, key: DatasetKey, info: DatasetInfo) -> Target:
+        """Say where the chunks of a lineage belong, whether or not it is the newest."""
+        return self._versions.target(key, info)
 
     def health(self) -> dict[str, Any]:
         """Tell how this subscriber is: ``status`` is ``ok``, or ``degraded`` when something it needs is away."""
@@ -299,6 +316,7 @@ class Subscriber:
                 "bad_messages": self._loop.counters.bad_messages + self._loop.counters.long_messages,
                 "errors": self._loop.counters.errors,
             },
+            **{key: tell() for key, tell in self.tells.items()},
         }
 
     # -- what the fetcher asks of us ---------------------------------------------------------------------
@@ -316,40 +334,6 @@ class Subscriber:
         return None if subscription.is_here() else subscription.why_away()
 
     # -- inside: readers' threads ------------------------------------------------------------------------
-
-    def _open(self, subscription: Subscription, path: str, wait_s: float, is_fresh: bool) -> OpenDataset:
-        entry = subscription.entry(path)
-        place = subscription.key, path
-        info = self._infos.get(place)
-        is_gone = self._gone.get(place) == entry.lineage
-        if is_fresh or is_gone or info is None or info.entry.lineage != entry.lineage:
-            if entry.problem is not None:
-                raise NotReadable(f"{subscription.root}/{path} cannot be read: {entry.problem}")
-            info = self._learn(subscription, entry, wait_s)
-        try:
-            cached = self._cache.dataset(subscription.root, subscription.owner, info)
-        except StorageFailed:
-            cached = None  # the cache has said so in the log; reads go on without it
-        key = DatasetKey(subscription.root, subscription.owner, path, info.entry.lineage)
-        return OpenDataset(Target(key, info, cached), subscription, self._fetcher, self._read_limits)
-
-    def _learn(self, subscription: Subscription, entry: Entry, wait_s: float) -> DatasetInfo:
-        place = subscription.key, entry.path
-        try:
-            info = subscription.info(entry.path, wait_s)
-        except Unavailable:
-            saved = self._cache.saved(subscription.root, subscription.owner, entry.path)
-            is_gone = self._gone.get(place) == entry.lineage
-            if saved is None or saved.entry.lineage != entry.lineage or is_gone:
-                raise  # an older version is here at most, and nobody asked for that
-            info = saved
-        if info.entry.lineage != entry.lineage:
-            # The catalogue is late: another reader's answer may be, too, and nobody shall go back to that version
-            self._gone[place] = entry.lineage
-        if len(self._infos) >= _INFOS_MAX:
-            self._infos.clear()  # they are cheap to ask for again, and few readers have so many datasets open
-        self._infos[place] = info
-        return info
 
     def _followed(self, name: str, owner: str | None) -> list[Subscription]:
         named = [each for each in self._subscriptions.values() if each.root == name]
@@ -398,8 +382,9 @@ class Subscriber:
 
     def _add(self, root: str, owner: str) -> Subscription:
         limits = FollowerLimits(quiet_after_s=self._config.quiet_after_s)
-        subscription = Subscription(root, owner, self._around, limits)
+        subscription = Subscription(root, owner, self.around, limits)
         self._subscriptions = {**self._subscriptions, subscription.key: subscription}
+        self._changed(None)
         self._broker.subscribe(subscription.topic)
         for listed in self._view.claims(root):
             if listed.claim.owner == owner:
@@ -411,6 +396,7 @@ class Subscriber:
         rest = dict(self._subscriptions)
         rest.pop(subscription.key, None)
         self._subscriptions = rest
+        self._changed(None)
         self._broker.unsubscribe(subscription.topic)
         self._fetcher.away(subscription.key, RootNotFollowed(f"root {subscription.root} is no longer followed"))
         subscription.close()
@@ -429,6 +415,10 @@ class Subscriber:
         subscription = self._subscriptions.get((message.root, message.owner))
         if subscription is not None:
             subscription.changes(message)
+
+    def _changed(self, key: Origin | None) -> None:
+        if self.on_change is not None:
+            self.on_change(key)
 
     def _views(self) -> list[RootView]:
         views = [self._view_of(subscription) for subscription in self._subscriptions.values()]

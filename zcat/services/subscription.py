@@ -5,7 +5,7 @@ Lives on the subscriber's loop; what other threads may call says so.
 
 import functools
 import logging
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import CancelledError, Future
 from concurrent.futures import TimeoutError as WaitedTooLong
 from dataclasses import dataclass
@@ -60,6 +60,8 @@ class Surroundings:
     """Numbers for requests, shared with the fetcher: an answer says only the number."""
     writer: Workers
     """Writes catalogues: one thread."""
+    changed: Callable[[tuple[str, str]], None]
+    """Called with the key of a subscription, in the step in which its catalogue changed."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -358,6 +360,7 @@ class Subscription:
                 case AskOrigin(message):
                     self._ask(self._socket, message)
                 case Updated(changes):
+                    self._around.changed(self.key)
                     log.debug("catalogue changed %s", kv(root=self.root, count=len(changes), seq=self.stamp[1]))
                 case Synced():
                     incarnation, seq = self.stamp
