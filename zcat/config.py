@@ -118,8 +118,12 @@ class HttpConfig:
     """Address or name to bind. Whatever is not this host's own loopback opens the data to others."""
     port: int = 8000
     """0 takes any free one."""
+    workers: int = 0
+    """Processes of ``zcat subscribe`` that answer; 0: one for each core, but no more than 8. With 1 the subscriber
+    answers itself."""
     threads: int = 32
-    """For requests. Those that wait for other hosts, or for slow clients of large downloads, keep one each."""
+    """For requests, in each process. Those that wait for other hosts, or for slow clients of large downloads, keep
+    one each."""
     connections_max: int = 4096
     """Further ones wait until one of these ends."""
     idle_timeout_s: float = 20.0

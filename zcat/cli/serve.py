@@ -2,6 +2,10 @@
 
 import argparse
 import contextlib
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
 from typing import Any
 
 from zcat.cli import flags, running, settings
@@ -11,6 +15,8 @@ from zcat.config import HttpConfig
 from zcat.errors import AddressInUse, BadRequest
 
 LOG_LEVEL = "info"
+SOCKET_FOLDER_LENGTH_MAX = 90
+"""The system takes 107 bytes for the path of a socket."""
 
 
 def add(commands: Any) -> None:
@@ -56,6 +62,9 @@ def add(commands: Any) -> None:
     subscribe.add_argument("--follow", action="append", metavar="ROOT", help="from the start; may be repeated")
     cache = subscribe.add_argument("--cache", metavar="DIR", help="folder of the cache, on a local disk")
     subscribe.add_argument("--http", metavar="HOST:PORT", help="where HTTP is answered; port 0 takes a free one")
+    subscribe.add_argument(
+        "--workers", type=int, metavar="N", help="processes that answer HTTP [default: one for each core, up to 8]"
+    )
     _add_common(subscribe, ["subscriber", "http"])
     subscribe.set_defaults(run=run_subscribe)
     flags.completes(path, flags.FILE)
@@ -104,13 +113,15 @@ def run_subscribe(args: argparse.Namespace) -> int:
     """Run a subscriber and its HTTP side until they are stopped."""
     found = Settings(args, "subscriber")
     config = found.subscriber(brokers=tuple(args.broker or ()), follow=tuple(args.follow or ()), cache=args.cache)
-    http = found.http(args.http)
+    http = found.http(args.http, workers=args.workers)
 
     def start(stack: contextlib.ExitStack) -> Ready:
+        from zcat.cli.crew import workers_of
         from zcat.services.subscriber import Subscriber
 
+        count = workers_of(http)
         subscriber = started(stack, Subscriber(config))
-        url = start_http(stack, subscriber, http)
+        url = start_workers(stack, subscriber, http, count) if count > 1 else start_http(stack, subscriber, http)
         return Ready("subscribe", url, config.brokers, config.follow)
 
     return running.serve(start, args.json)
@@ -133,11 +144,54 @@ def start_http(stack: contextlib.ExitStack, subscriber: Any, config: HttpConfig)
     from zcat.http.server import HttpServer
 
     server = HttpServer(make_app(subscriber, config), config)
-    try:
+    with _port_explained(config):
         started(stack, server)
+    return server.url
+
+
+def start_workers(stack: contextlib.ExitStack, subscriber: Any, config: HttpConfig, count: int) -> str:
+    """Answer HTTP for a subscriber by several processes; return the address.
+
+    Raises:
+        AddressInUse: the message says what to do.
+    """
+    from zcat.cli.crew import Crew
+    from zcat.http.app import make_app
+    from zcat.http.passing import answer_passed
+    from zcat.services.board import Board
+    from zcat.services.worker_desk import WorkerDesk
+
+    board = Board.make()
+    stack.callback(board.close)
+    endpoint = f"ipc://{_private_folder(stack, subscriber.cache_folder)}/desk"
+    app = make_app(subscriber, config)
+    desk = WorkerDesk(subscriber, board, endpoint, lambda request: answer_passed(app, request))
+    stack.callback(desk.close)
+    crew = Crew(count, config, endpoint, board, subscriber.read_limits)
+    with _port_explained(config):
+        started(stack, crew)
+    subscriber.tells["workers"] = crew.report
+    return crew.url
+
+
+def _private_folder(stack: contextlib.ExitStack, cache: str) -> str:
+    """Make a folder that nobody but this user may enter; in the cache's, which is this process's alone."""
+    folder = os.path.join(cache, "run")
+    if len(folder) <= SOCKET_FOLDER_LENGTH_MAX:
+        shutil.rmtree(folder, ignore_errors=True)  # of a process that was killed
+        os.mkdir(folder, 0o700)
+    else:
+        folder = tempfile.mkdtemp(prefix="zcat-")
+    stack.callback(shutil.rmtree, folder, ignore_errors=True)
+    return folder
+
+
+@contextlib.contextmanager
+def _port_explained(config: HttpConfig) -> Iterator[None]:
+    try:
+        yield
     except AddressInUse as error:
         raise AddressInUse(f"{error.message}; '--http {config.host}:0' takes a free port") from None
-    return server.url
 
 
 def _add_brokers(parser: argparse.ArgumentParser) -> None:

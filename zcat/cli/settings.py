@@ -58,9 +58,9 @@ class Settings:
         values["cache"] = _home(values.get("cache", str(places.cache_folder())))
         return make(SubscriberConfig, values)
 
-    def http(self, address: str | None = None) -> HttpConfig:
+    def http(self, address: str | None = None, workers: int | None = None) -> HttpConfig:
         """Return the configuration of the HTTP side; ``address`` is the flag's ``HOST:PORT``."""
-        given: Values = {}
+        given: Values = {"workers": workers}
         if address is not None:
             given["host"], given["port"] = parse_http(address)
         return make(HttpConfig, self._merged("http", self._only("http"), given))

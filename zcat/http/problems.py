@@ -56,6 +56,11 @@ def problem(code: str, message: str) -> bytes:
     return json.dumps({"code": code, "message": message, "detail": message}).encode()
 
 
+def status_of(error: errors.ZcatError) -> int:
+    """Return the HTTP status of an error."""
+    return next(STATUS_OF[cls] for cls in type(error).__mro__ if cls in STATUS_OF)
+
+
 def code_of_status(status: int) -> str:
     """Return the code of an error that is HTTP's own, not one of our classes."""
     return _CODES.get(status, "bad-request" if status < 500 else "internal")
@@ -69,8 +74,7 @@ def install(app: Any) -> None:
 
 
 def _expected(_req: Any, resp: Any, error: errors.ZcatError, _params: Any) -> None:
-    status = next(STATUS_OF[cls] for cls in type(error).__mro__ if cls in STATUS_OF)
-    _put(resp, status, error.code, error.message)
+    _put(resp, status_of(error), error.code, error.message)
 
 
 def _serialize(_req: Any, resp: Any, error: falcon.HTTPError) -> None:

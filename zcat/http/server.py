@@ -32,8 +32,13 @@ _CLOSE_TIMEOUT_S = 5
 class HttpServer:
     """Serves a WSGI app until it is closed."""
 
-    def __init__(self, app: Any, config: HttpConfig) -> None:
+    def __init__(self, app: Any, config: HttpConfig, listener: socket.socket | None = None) -> None:
         """Prepare; `start` binds the address.
+
+        Args:
+            app: to be served.
+            config: see there.
+            listener: bound already, in place of the address of ``config``.
 
         Raises:
             BadConfig: with these numbers nobody would be answered.
@@ -41,6 +46,7 @@ class HttpServer:
         _check(config)
         self._app = app
         self._config = config
+        self._listener = listener
         self._server: _Server | None = None
         self._thread: threading.Thread | None = None
         self.url = ""
@@ -54,16 +60,14 @@ class HttpServer:
             BadConfig: nobody knows such a name.
         """
         config = self._config
-        listener = _bound(config)
+        listener = self._listener or bound(config)
         raise_file_limit(config.connections_max + _FILES_BESIDES)
-        host, port = listener.getsockname()[:2]
-        self.url = f"http://{f'[{host}]' if ':' in host else host}:{port}"
+        self.url = url_of(listener)
         self._server = _Server(self._app, config, listener)
         self._thread = threading.Thread(target=self._server.run, name="zcat-http", daemon=True)
         self._thread.start()
-        warning = exposure(config)
-        if warning:
-            log.warning("%s %s", warning, kv(url=self.url))
+        if self._listener is None:
+            warn_of_exposure(config, self.url)
 
     def close(self) -> None:
         """Stop answering: connections are closed, and what was being sent is cut."""
@@ -75,6 +79,39 @@ class HttpServer:
         thread.join(_CLOSE_TIMEOUT_S)
         server.task_dispatcher.shutdown(timeout=_CLOSE_TIMEOUT_S)
         server.trigger.close()
+
+
+def bound(config: HttpConfig) -> socket.socket:
+    """Bind the address.
+
+    Raises:
+        AddressInUse: somebody else has it, or it is not this host's.
+        BadConfig: nobody knows such a name.
+    """
+    family, kind, protocol, _, address = _resolved(config)[0]
+    listener = socket.socket(family, kind, protocol)
+    try:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.bind(address)
+    except OSError as error:
+        listener.close()
+        raise AddressInUse(
+            f"HTTP address {config.host}:{config.port} cannot be bound ({error.strerror}); choose another port"
+        ) from None
+    return listener
+
+
+def url_of(listener: socket.socket) -> str:
+    """Return the address of a bound socket, with its real port and no slash at the end."""
+    host, port = listener.getsockname()[:2]
+    return f"http://{f'[{host}]' if ':' in host else host}:{port}"
+
+
+def warn_of_exposure(config: HttpConfig, url: str) -> None:
+    """Log it if others than this host can reach the server."""
+    warning = exposure(config)
+    if warning:
+        log.warning("%s %s", warning, kv(url=url))
 
 
 def exposure(config: HttpConfig) -> str | None:
@@ -168,17 +205,3 @@ def _resolved(config: HttpConfig) -> list[Any]:
         )
     except OSError as error:
         raise BadConfig(f"HTTP address {config.host}:{config.port}: {error.strerror}") from None
-
-
-def _bound(config: HttpConfig) -> socket.socket:
-    family, kind, protocol, _, address = _resolved(config)[0]
-    listener = socket.socket(family, kind, protocol)
-    try:
-        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        listener.bind(address)
-    except OSError as error:
-        listener.close()
-        raise AddressInUse(
-            f"HTTP address {config.host}:{config.port} cannot be bound ({error.strerror}); choose another port"
-        ) from None
-    return listener

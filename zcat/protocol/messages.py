@@ -5,7 +5,7 @@ fields below) and zero or more body frames, which hold what is large: `bodies` n
 become. `encode` and `decode` are the only doors. PROTOCOL.md has the same in prose, frame by frame.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from typing import Any, ClassVar, Protocol
 
@@ -382,8 +382,12 @@ def encode(message: Message, id: int = 0) -> list[Buffer]:
     return [MAGIC, packed, *bodies]
 
 
-def decode(frames: Sequence[Buffer]) -> Received:
+def decode(frames: Sequence[Buffer], known: Mapping[str, type[Any]] = MESSAGES) -> Received:
     """Read the frames of one message, without the routing id that a ROUTER puts in front.
+
+    Args:
+        frames: as they came.
+        known: the messages that are understood here, by verb.
 
     Raises:
         BadMessage: wrong version, not msgpack, a field missing or of the wrong type, too many frames.
@@ -402,7 +406,7 @@ def decode(frames: Sequence[Buffer]) -> Received:
     verb, id = header.get("verb"), header.get("id", 0)
     if type(verb) is not str or type(id) is not int or not 0 <= id < 1 << 63:
         raise BadMessage("header: wanted a text 'verb' and a number 'id' of at least 0")
-    cls = MESSAGES.get(verb)
+    cls = known.get(verb)
     if cls is None:
         raise VerbUnknown(f"verb {shown(verb)} is not known to {MAGIC.decode()}", id)
     given = {cls.bodies: tuple(frames[2:])} if cls.bodies else {}

@@ -1,0 +1,50 @@
+"""One worker of ``zcat subscribe``, as a program: ``python -m zcat.cli.http_worker``, started by `zcat.cli.crew`
+alone.
+
+It reads one line of JSON from its standard input, serves the listening socket that it inherited, says so in a
+line on its standard output, and ends as soon as its standard input does.
+"""
+
+import contextlib
+import json
+import os
+import signal
+import socket
+import sys
+import threading
+
+from zcat import logs
+from zcat.config import HttpConfig
+from zcat.http.passing import RequestCount, worker_app
+from zcat.http.server import HttpServer
+from zcat.services.board import Board
+from zcat.services.dataset import ReadLimits
+from zcat.services.worker_reads import WorkerReads
+
+CLOSE_WAIT_S = 1.0
+
+
+def main() -> None:
+    """Serve."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the subscriber, which then ends this
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    order = json.loads(sys.stdin.buffer.readline())
+    logs.set_up(order["level"])
+    http = HttpConfig(**{**order["http"], "cors_origins": tuple(order["http"]["cors_origins"])})
+    board, number = Board(order["board"]), order["number"]
+    reads = WorkerReads(order["endpoint"], board, ReadLimits(**order["limits"]))
+    reads.start()
+    count = RequestCount(board.requests(number), lambda requests: board.count(number, requests))
+    server = HttpServer(worker_app(reads, http, count), http, socket.socket(fileno=order["listener"]))
+    server.start()
+    print("ready", flush=True)
+    with contextlib.suppress(KeyboardInterrupt):
+        sys.stdin.buffer.read()
+    closing = threading.Thread(target=server.close, daemon=True)
+    closing.start()
+    closing.join(CLOSE_WAIT_S)
+    os._exit(0)  # threads that wait for a slow client or a far host keep nobody waiting
+
+
+if __name__ == "__main__":
+    main()
