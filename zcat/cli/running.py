@@ -8,6 +8,10 @@ from dataclasses import asdict, dataclass
 
 from zcat.cli import exits
 from zcat.cli.printing import print_json
+from zcat.net.descriptors import DescriptorWatch
+
+LOOK_S = 1.0
+"""Between two looks at how many file descriptors are left."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,8 +39,14 @@ def serve(start: Callable[[contextlib.ExitStack], Ready], as_json: bool) -> int:
         ready = start(stack)
         _print(ready, as_json)
         stack.callback(_let_a_second_interrupt_kill)
-        threading.Event().wait()
+        _wait_for_the_end()
     return exits.OK
+
+
+def _wait_for_the_end() -> None:
+    watch, never = DescriptorWatch(), threading.Event()
+    while not never.wait(LOOK_S):
+        watch.look()
 
 
 def _print(ready: Ready, as_json: bool) -> None:

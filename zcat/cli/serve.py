@@ -78,8 +78,10 @@ def run_broker(args: argparse.Namespace) -> int:
     config = Settings(args, "broker").broker(**given, peers=tuple(args.peer or ()))
 
     def start(stack: contextlib.ExitStack) -> Ready:
+        from zcat.net.descriptors import SERVICE_FILES, raise_file_limit
         from zcat.services.broker import Broker
 
+        raise_file_limit(SERVICE_FILES)
         broker = started(stack, Broker(config))
         return Ready("broker", None, (broker.endpoints.listen,), ())
 
@@ -99,8 +101,10 @@ def run_publish(args: argparse.Namespace) -> int:
         configs = [found.publisher(**given, advertise=args.advertise, state=args.state)]
 
     def start(stack: contextlib.ExitStack) -> Ready:
+        from zcat.net.descriptors import SERVICE_FILES, raise_file_limit
         from zcat.services.publisher import Publisher
 
+        raise_file_limit(SERVICE_FILES)
         for config in configs:
             started(stack, Publisher(config))
         brokers = dict.fromkeys(broker for config in configs for broker in config.brokers)

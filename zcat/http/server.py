@@ -2,7 +2,6 @@
 
 import ipaddress
 import logging
-import resource
 import socket
 import threading
 import time
@@ -18,6 +17,7 @@ from zcat.http.channels import Channel
 from zcat.http.threads import LatestFirst
 from zcat.limits import GIB, KIB
 from zcat.logs import kv
+from zcat.net.descriptors import raise_file_limit
 
 log = logging.getLogger(__name__)
 
@@ -123,16 +123,6 @@ def exposure(config: HttpConfig) -> str | None:
         f"HTTP listens on {config.host}: everybody who can reach this host can read all that this subscriber "
         "follows, and can make it follow other roots; put an authenticating proxy in front, or bind 127.0.0.1"
     )
-
-
-def raise_file_limit(wanted: int) -> None:
-    """Let this process open ``wanted`` files, or as many as its hard limit allows."""
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    allowed = wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)
-    if soft != resource.RLIM_INFINITY and soft < allowed:
-        resource.setrlimit(resource.RLIMIT_NOFILE, (allowed, hard))
-    if allowed < wanted:
-        log.warning("few files may be open %s", kv(wanted=wanted, allowed=allowed, ulimit="-n"))
 
 
 class _Server(TcpWSGIServer):
