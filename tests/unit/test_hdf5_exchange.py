@@ -194,6 +194,126 @@ def test_other_names_and_references_lead_to_the_same_objects(tmp_path):
         assert file["y"].dims[0][0] == file["g/x"]
 
 
+def names_in_order(group):
+    return [(name, type(group.get(name, getlink=True))) for name in group]
+
+
+def test_the_order_of_links_comes_back_where_the_file_knows_it(tmp_path):
+    path = tmp_path / "f.h5"
+    with h5py.File(path, "w", track_order=True) as file:
+        for name in ("zebra", "cow", "ant"):
+            file[f"z/{name}"] = wave((5,))
+        ordered = file.create_group("m", track_order=True)
+        for name in ("two", "one", "three"):
+            ordered[name] = wave((5,))
+        ordered["first"] = h5py.SoftLink("/m/one")
+        ordered["again"] = ordered["two"]
+        ordered.create_group("last")
+        file["a"] = 1
+        file["a"].attrs["z"] = 1
+        file.create_dataset("sorted", data=1, track_order=True).attrs.update({"z": 1, "y": file["a"].ref, "a": 3})
+
+    made, report, exporter = there_and_back(path, tmp_path)
+
+    assert (report.left_out, exporter.left_out) == ([], [])
+    with h5py.File(path) as before, h5py.File(made) as after:
+        for name in ("/", "z", "m"):
+            assert names_in_order(after[name]) == names_in_order(before[name])
+        assert list(after["sorted"].attrs) == ["z", "y", "a"]
+        assert after[after["sorted"].attrs["y"]] == after["a"]
+        np.testing.assert_array_equal(after["m/again"][...], wave((5,)))
+
+
+def test_soft_and_external_links_come_back_as_such(tmp_path):
+    path = tmp_path / "f.h5"
+    with h5py.File(path, "w") as file:
+        file["a/soft"] = h5py.SoftLink("/z/data")  # met before what it leads to
+        file["a/group"] = h5py.SoftLink("../z")
+        file["a/nowhere"] = h5py.SoftLink("/nothing")
+        file["a/other"] = h5py.ExternalLink("other.h5", "/x")
+        file["z/data"] = wave((5,))
+        file["z/again"] = file["z/data"]
+
+    made, report, exporter = there_and_back(path, tmp_path)
+
+    assert [name for name, _ in report.left_out] == ["a/other"]
+    assert exporter.left_out == []
+    with h5py.File(made) as file:
+        assert file.get("a/soft", getlink=True).path == "/z/data"
+        assert file.get("a/group", getlink=True).path == "../z"
+        assert file.get("a/nowhere", getlink=True).path == "/nothing"
+        other = file.get("a/other", getlink=True)
+        assert (other.filename, other.path) == ("other.h5", "/x")
+        assert file["z/again"] == file["z/data"]
+        np.testing.assert_array_equal(file["a/soft"][...], wave((5,)))
+
+
+def padded(padding, size=6):
+    made = h5py.h5t.C_S1.copy()
+    made.set_size(size)
+    made.set_strpad(padding)
+    return made
+
+
+PADDINGS = [h5py.h5t.STR_NULLTERM, h5py.h5t.STR_SPACEPAD, h5py.h5t.STR_NULLPAD]
+
+
+@pytest.mark.parametrize("padding", PADDINGS)
+def test_text_is_filled_up_as_it_was(tmp_path, padding):
+    path = tmp_path / "f.h5"
+    compound = h5py.h5t.create(h5py.h5t.COMPOUND, 10)
+    compound.insert(b"number", 0, h5py.h5t.STD_I32LE)
+    compound.insert(b"text", 4, padded(padding))
+    values = np.array([b"one", b"four"], "S6")
+    with h5py.File(path, "w") as file:
+        for name, stored in (("text", padded(padding)), ("table", compound)):
+            dataset = file.create_dataset(name, shape=(2,), dtype=h5py.Datatype(stored))
+            fields = [("number", "<i4"), ("text", "S6")]
+            dataset[...] = values if name == "text" else np.array([(1, b"one"), (2, b"four")], fields)
+            dataset.attrs.create("again", dataset[...], dtype=h5py.Datatype(stored))
+
+    made, report, exporter = there_and_back(path, tmp_path)
+
+    assert (report.left_out, exporter.left_out) == ([], [])
+    check_same(path, made)
+    with h5py.File(path) as before, h5py.File(made) as after:
+        for name in ("text", "table"):
+            assert after[name].id.get_type().equal(before[name].id.get_type())
+            assert raw_bytes(after[name].id) == raw_bytes(before[name].id)
+            one, other = before[name].attrs.get_id("again"), after[name].attrs.get_id("again")
+            assert other.get_type().equal(one.get_type())
+
+
+def raw_bytes(dataset):
+    stored = dataset.get_type()
+    values = np.zeros(dataset.shape, f"V{stored.get_size()}")
+    dataset.read(h5py.h5s.ALL, h5py.h5s.ALL, values, stored)
+    return values.tobytes()
+
+
+def test_attributes_that_are_not_utf_8_come_back_byte_for_byte(tmp_path):
+    path = tmp_path / "f.h5"
+    texts = np.array([b"20 \xb0C", "20 °C".encode()], "S8")
+    with h5py.File(path, "w") as file:
+        file.attrs["fixed"] = texts
+        file.attrs.create("variable", texts.tolist(), dtype=TEXT)
+        h5py.h5a.create(file.id, b"\xb5m", h5py.h5t.STD_I8LE, h5py.h5s.create(h5py.h5s.SCALAR))
+
+    made, report, exporter = there_and_back(path, tmp_path)
+
+    assert (report.left_out, exporter.left_out) == ([], [])
+    with h5py.File(path) as before, h5py.File(made) as after:
+        for name in (b"fixed", b"variable"):
+            wanted, got = (attribute_bytes(one, name) for one in (before, after))
+            assert got == wanted
+        assert h5py.h5a.exists(after.id, b"\xb5m")
+
+
+def attribute_bytes(file, name):
+    values = np.asarray(file.attrs[name.decode()]).ravel().tolist()
+    return [one if isinstance(one, bytes) else one.encode("utf-8", "surrogateescape") for one in values]
+
+
 def test_odd_names_come_back(tmp_path):
     path = write(tmp_path / "run.h5", **{"..a/b:c ": wave((3,)), "100%41": wave((3,)), "é": wave((3,))})
 

@@ -119,7 +119,8 @@ class _Fetched:
         from zcat.storage.hdf5.import_file import GROUP, LINKS, SUFFIX
 
         links: Any = None
-        for entry in listed:
+        # each group before what is in it, with what an import noted of it
+        for entry in sorted(listed, key=lambda entry: entry.path.rpartition("/")[2] != GROUP):
             inside = entry.path.removeprefix(f"{under}/" if under else "")
             if entry.path == under:  # the dataset itself
                 inside = entry.path.rpartition("/")[2]
@@ -127,7 +128,10 @@ class _Fetched:
                 exporter.left_out.append((inside, entry.problem or "no array"))
                 continue
             folder, _, name = inside.rpartition("/")
-            self._make_groups(under, folder, exporter)
+            if name == GROUP:
+                self._groups.add(folder)
+            else:
+                self._make_groups(under, folder, exporter)
             try:
                 self._client.open(f"{self._root}/{entry.path}").download(self._scratch, resume=False)
                 if name == GROUP:

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Iterator
+from dataclasses import dataclass
 from typing import Any
 
 import h5py
@@ -11,9 +12,10 @@ from numpy.typing import NDArray
 
 from zcat.errors import NotReadable
 from zcat.limits import MIB
-from zcat.storage.hdf5.forms import dtype_of
+from zcat.storage.hdf5.forms import dtype_of, stored_type
 from zcat.storage.hdf5.import_file import OTHERS, OURS, TYPES
 from zcat.storage.hdf5.types import split
+from zcat.storage.hdf5.values import LATIN
 
 _BYTES_MAX = 16 * MIB
 
@@ -52,6 +54,7 @@ def write_attribute(
         _write_untyped(found, name, value)
         return
     dtype = dtype_of(form)
+    raw_name = form.get("name") if isinstance(form.get("name"), bytes) else name.encode()
     if form.get("shape", ()) is None:
         found.attrs.create(name, h5py.Empty(dtype))
         return
@@ -61,55 +64,64 @@ def write_attribute(
     if not is_sound or math.prod(shape) * dtype.itemsize > _BYTES_MAX:
         raise NotReadable(f"an attribute of shape {shape}")
     items: NDArray[Any] = np.zeros(shape + inner, base)
+    target = Target(file, LATIN if form.get("encoding") == LATIN else "utf-8")
     for at in np.ndindex(items.shape):
-        items[at] = built(_item_of(value, at), base, file)
-    stored = h5t.py_create(dtype, logical=True)
+        items[at] = built(_item_of(value, at), base, target)
     space = h5py.h5s.create_simple(shape) if shape else h5py.h5s.create(h5py.h5s.SCALAR)
-    attribute = h5py.h5a.create(found.id, name.encode(), stored, space)
+    attribute = h5py.h5a.create(found.id, raw_name, stored_type(form, dtype), space)
     if items.size:
         attribute.write(items, mtype=h5t.py_create(dtype))
 
 
-def built(value: Any, dtype: np.dtype, file: h5py.File) -> Any:
+@dataclass(frozen=True, slots=True)
+class Target:
+    """Where items are to go."""
+
+    file: h5py.File
+    encoding: str
+    """Of text."""
+
+
+def built(value: Any, dtype: np.dtype, target: Target) -> Any:
     """Make an item of a type of a plain value.
 
     Raises:
         LookupError, ValueError, TypeError: it does not fit.
     """
     if dtype.names is not None:
-        return tuple(_field(value[name], dtype[name], file) for name in dtype.names)
+        return tuple(_field(value[name], dtype[name], target) for name in dtype.names)
     members = h5t.check_enum_dtype(dtype)
     if members is not None:
         return members[value] if isinstance(value, str) else value
     if h5t.check_ref_dtype(dtype) is h5py.Reference:
-        return h5py.Reference() if value is None else file[value].ref
+        return h5py.Reference() if value is None else target.file[value].ref
     if h5t.check_ref_dtype(dtype) is not None:
         raise TypeError("a reference to a region, of which only the dataset is known")
     text = h5t.check_string_dtype(dtype)
     if text is not None:
-        return value.encode()
+        return value.encode(target.encoding)
     following = h5t.check_vlen_dtype(dtype)
     if following is not None:
-        return _sequence(value, np.dtype(following), file)
+        return _sequence(value, np.dtype(following), target)
     if dtype.kind == "c":
         return complex(*value)
     return np.frombuffer(value, dtype)[0] if dtype.kind == "V" else value
 
 
-def _field(value: Any, dtype: np.dtype, file: h5py.File) -> Any:
+def _field(value: Any, dtype: np.dtype, target: Target) -> Any:
     base, inner = split(dtype)
     if not inner:
-        return built(value, base, file)
+        return built(value, base, target)
     items: NDArray[Any] = np.zeros(inner, base)
     for at in np.ndindex(inner):
-        items[at] = built(_item_of(value, at), base, file)
+        items[at] = built(_item_of(value, at), base, target)
     return items
 
 
-def _sequence(value: Any, dtype: np.dtype, file: h5py.File) -> NDArray[Any]:
+def _sequence(value: Any, dtype: np.dtype, target: Target) -> NDArray[Any]:
     items: NDArray[Any] = np.zeros(len(value), dtype)
     for at, one in enumerate(value):
-        items[at] = built(one, dtype, file)
+        items[at] = built(one, dtype, target)
     return items
 
 

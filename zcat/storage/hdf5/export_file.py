@@ -30,11 +30,11 @@ from zcat.model.selection import Selection
 from zcat.storage.frame_source import ContiguousFrame
 from zcat.storage.frame_template import assemble_cframe, frame_template
 from zcat.storage.hdf5.attributes_back import attributes_from, write_attribute
-from zcat.storage.hdf5.forms import dtype_of
-from zcat.storage.hdf5.import_file import CREATION, GROUP, LINKS, SUFFIX
+from zcat.storage.hdf5.forms import dtype_of, stored_type
+from zcat.storage.hdf5.import_file import CREATION, GROUP, LINKS, ORDER, SUFFIX
 from zcat.storage.hdf5.items import ENUM_NAMES
 from zcat.storage.hdf5.layout import box_of, geometry_of
-from zcat.storage.hdf5.names import decoded
+from zcat.storage.hdf5.links_back import add_link, hdf5_path, restore_order
 from zcat.storage.hdf5.types import plain_dtype, split
 from zcat.storage.reading import LooseChunks, read_selection
 from zcat.storage.save import replaced
@@ -62,17 +62,16 @@ class Exporter:
         """Names, ``dataset``, ``dataset@attribute`` or ``dataset@attribute, its type``, and why."""
         self._place = file
         self._opened = contextlib.ExitStack()
-        self._later: list[tuple[str, str, Any, Any]] = []
+        self._later: list[tuple[str, list[tuple[str, Any, Any]]]] = []
+        self._orders: dict[str, list[str]] = {}
 
     def __enter__(self) -> Self:
-        partial = self._opened.enter_context(replaced(self._place))
+        self._partial = self._opened.enter_context(replaced(self._place))
         try:
-            self._file = self._opened.enter_context(
-                h5py.File(partial, "w", libver="latest", rdcc_nbytes=_CHUNK_CACHE_BYTES)
-            )
-        except OSError as error:
+            self._create(is_ordered=False)
+        except StorageFailed:
             self._opened.close()
-            raise StorageFailed(f"writing {self._place}: {error}") from None
+            raise
         return self
 
     def __exit__(
@@ -80,7 +79,8 @@ class Exporter:
     ) -> None:
         try:
             if error is None:
-                self._write_references()
+                self._write_later()
+                self._restore_orders()
                 self._close()
         except BaseException as failure:
             self._opened.__exit__(type(failure), failure, failure.__traceback__)
@@ -94,8 +94,17 @@ class Exporter:
             path: as ``names.legal`` wrote it; empty for the root group.
             attributes: as an import left them, or any.
         """
+        order = attributes.get(ORDER)
+        if isinstance(order, list):
+            self._orders[path] = list(map(str, order))
+        name = hdf5_path(path)
         try:
-            group = self._file.require_group(_hdf5_path(path))
+            if not path and path in self._orders and not len(self._file):
+                self._file.close()  # a file says of its root group when it is made whether that knows an order
+                self._create(is_ordered=True)
+            if name not in self._file:
+                self._file.create_group(name, track_order=path in self._orders or None)
+            group = self._file.require_group(name)
         except _FAILURES as error:
             self._leave_out(path, error)
             return
@@ -127,13 +136,27 @@ class Exporter:
 
     def links(self, links: Any) -> None:
         """Give objects their other names, as an import noted them; those that are not there are left out."""
-        for path, first in links.items() if isinstance(links, dict) else ():
+        for path, target in links.items() if isinstance(links, dict) else ():
             try:
-                self._file[_hdf5_path(str(path))] = self._file[_hdf5_path(str(first))]
+                add_link(self._file, str(path), target)
             except _FAILURES as error:
                 self._leave_out(str(path), error)
 
     # -- private -------------------------------------------------------------------------------------
+
+    def _create(self, is_ordered: bool) -> None:
+        try:
+            self._file = self._opened.enter_context(
+                h5py.File(
+                    self._partial,
+                    "w",
+                    libver="latest",
+                    rdcc_nbytes=_CHUNK_CACHE_BYTES,
+                    track_order=is_ordered or None,
+                )
+            )
+        except OSError as error:
+            raise StorageFailed(f"writing {self._place}: {error}") from None
 
     def _array(self, path: str, frame: ContiguousFrame, progress: Callable[[int, int], None]) -> None:
         array = frame.geometry.array
@@ -142,11 +165,12 @@ class Exporter:
         noted = frame.attributes.get(CREATION)
         creation: dict[str, Any] = noted if isinstance(noted, dict) else {}
         dtype = _stored_dtype(array, creation, frame.attributes.get(ENUM_NAMES))
-        name = _hdf5_path(path)
+        name = hdf5_path(path)
+        is_ordered = creation.get("is_ordered") is True or None
         if "shape" in creation and creation["shape"] is None:
-            dataset = self._file.create_dataset(name, data=h5py.Empty(dtype))
+            dataset = self._file.create_dataset(name, data=h5py.Empty(dtype), track_order=is_ordered)
         else:
-            dataset = self._file.create_dataset(name, **_options(array, dtype, creation))
+            dataset = self._file.create_dataset(name, **_options(array, dtype, creation), track_order=is_ordered)
             try:
                 self._fill(dataset, frame, array, progress)
             except BaseException:
@@ -178,11 +202,12 @@ class Exporter:
             progress(nchunk + 1, count)
 
     def _attributes(self, path: str, found: h5py.HLObject, attributes: dict[str, Any]) -> None:
-        for name, value, form in attributes_from(attributes):
-            if form is not None and "reference" in repr(form):
-                self._later.append((path, name, value, form))
-            else:
-                self._attribute(path, found, name, (value, form))
+        given = list(attributes_from(attributes))
+        if any(form is not None and "reference" in repr(form) for _, _, form in given):
+            self._later.append((path, given))  # all of them, for the sake of their order
+            return
+        for name, value, form in given:
+            self._attribute(path, found, name, (value, form))
 
     def _attribute(self, path: str, found: h5py.HLObject, name: str, typed: tuple[Any, Any]) -> None:
         try:
@@ -194,10 +219,18 @@ class Exporter:
                     del found.attrs[name]
                 self._attribute(path, found, name, (typed[0], None))
 
-    def _write_references(self) -> None:
+    def _write_later(self) -> None:
         """Write the attributes that lead to other objects, now that there are all."""
-        for path, name, value, form in self._later:
-            self._attribute(path, self._file[_hdf5_path(path)], name, (value, form))
+        for path, given in self._later:
+            for name, value, form in given:
+                self._attribute(path, self._file[hdf5_path(path)], name, (value, form))
+
+    def _restore_orders(self) -> None:
+        for path, names in self._orders.items():
+            try:
+                restore_order(self._file[hdf5_path(path)], names)
+            except _FAILURES as error:
+                self._leave_out(f"{path}, the order of its links", error)
 
     def _close(self) -> None:
         try:
@@ -259,10 +292,6 @@ def read_group(file: Path) -> dict[str, Any]:
         os.close(fd)
 
 
-def _hdf5_path(path: str) -> str:
-    return "/" + "/".join(map(decoded, path.split("/"))) if path else "/"
-
-
 def _stored_dtype(array: ArrayGeometry, creation: dict[str, Any], members: Any) -> np.dtype:
     """Give the HDF5 type of a dataset: as noted if it fits the items, else theirs."""
     offered = parse_dtype(array.dtype)
@@ -284,7 +313,7 @@ def _options(array: ArrayGeometry, dtype: np.dtype, creation: dict[str, Any]) ->
     """Give what ``create_dataset`` is told."""
     inner = split(dtype)[1]
     shape = array.shape[: len(array.shape) - len(inner)]
-    options: dict[str, Any] = {"shape": shape, "dtype": dtype}
+    options: dict[str, Any] = {"shape": shape, "dtype": _with_padding(dtype, creation)}
     fill = creation.get("fill")
     offered = parse_dtype(array.dtype)
     if isinstance(fill, bytes) and len(fill) == offered.itemsize and not inner and not dtype.hasobject:
@@ -298,6 +327,17 @@ def _options(array: ArrayGeometry, dtype: np.dtype, creation: dict[str, Any]) ->
     if "chunks" in options and not dtype.hasobject:
         options |= hdf5plugin.Blosc2(cname="zstd", clevel=1, filters=hdf5plugin.Blosc2.SHUFFLE)
     return options
+
+
+def _with_padding(dtype: np.dtype, creation: dict[str, Any]) -> Any:
+    """Give a type that fills its text up as it was noted, where that is not h5py's own way."""
+    try:
+        if dtype == dtype_of(creation):
+            stored = stored_type(creation, dtype)
+            return dtype if stored.equal(h5t.py_create(dtype, logical=True)) else h5py.Datatype(stored)
+    except (NotReadable, BadContent):  # then nothing was noted
+        return dtype
+    return dtype
 
 
 def _like(lengths: Any, shape: tuple[int, ...]) -> tuple[int | None, ...] | None:

@@ -2,8 +2,9 @@
 
 A form is a map: ``dtype`` says the items, as NumPy writes it, or ``utf-8``, ``ascii`` (text of variable length;
 with a number behind it, of that many bytes), ``reference``, ``region``, ``vlen`` and an item. Where needed there
-are ``inner`` (axes inside each item), ``members`` (of an enumeration), ``of`` (the form of a sequence's items) and
-``fields`` with ``itemsize`` (of a compound: name, form and offset of each).
+are ``inner`` (axes inside each item), ``members`` (of an enumeration), ``of`` (the form of a sequence's items),
+``fields`` with ``itemsize`` (of a compound: name, form and offset of each) and ``padding`` (of text: HDF5's
+number for how it is filled up, where that is not h5py's own way).
 
 A form may come from a stranger: it passes the allow-list of ``model.dtypes`` before NumPy sees it.
 """
@@ -20,22 +21,51 @@ from zcat.storage.hdf5.types import plain_dtype, split
 
 _DEPTH_MAX = 16
 _ITEM_BYTES_MAX = 1 << 26
+_PADDINGS = (h5t.STR_NULLTERM, h5t.STR_NULLPAD, h5t.STR_SPACEPAD)
 
 
-def form_of(dtype: np.dtype) -> dict[str, Any]:
-    """Tell a type, as h5py reads it."""
+def form_of(dtype: np.dtype, stored: h5t.TypeID | None = None) -> dict[str, Any]:
+    """Tell a type.
+
+    Args:
+        dtype: as h5py reads it.
+        stored: the type itself, which says more; if it is at hand.
+    """
     base, inner = split(dtype)
+    while stored is not None and stored.get_class() == h5t.ARRAY:
+        stored = stored.get_super()
     form: dict[str, Any] = {"inner": list(inner)} if inner else {}
     members = h5t.check_enum_dtype(base)
     if members is not None:
         form["members"] = dict(members)
-    if base.fields is not None and _has_more_than_numpy(base):
-        form["fields"] = [[name, form_of(field), offset] for name, (field, offset, *_) in base.fields.items()]
-        form["itemsize"] = base.itemsize
-    following = None if h5t.check_string_dtype(base) is not None else h5t.check_vlen_dtype(base)
+    if base.fields is not None:
+        stored_parts = _members_of(stored, len(base.fields))
+        fields: list[Any] = [
+            [name, form_of(field, part), offset]
+            for (name, (field, offset, *_)), part in zip(base.fields.items(), stored_parts, strict=True)
+        ]
+        if _has_more_than_numpy(base) or any(_has_padding(field) for _, field, _ in fields):
+            form |= {"fields": fields, "itemsize": base.itemsize}
+    is_text = h5t.check_string_dtype(base) is not None
+    if is_text and stored is not None and stored.get_class() == h5t.STRING:
+        usual = h5t.STR_NULLTERM if stored.is_variable_str() else h5t.STR_NULLPAD
+        form |= {"padding": int(stored.get_strpad())} if stored.get_strpad() != usual else {}
+    following = None if is_text else h5t.check_vlen_dtype(base)
     if following is not None:
-        form["of"] = form_of(np.dtype(following))
+        is_vlen = stored is not None and stored.get_class() == h5t.VLEN
+        form["of"] = form_of(np.dtype(following), stored.get_super() if stored is not None and is_vlen else None)
     return {**form, "dtype": _text_of(base)}
+
+
+def stored_type(form: dict[str, Any], dtype: np.dtype) -> h5t.TypeID:
+    """Make the HDF5 type again.
+
+    Args:
+        form: of it.
+        dtype: what `dtype_of` made of the form.
+    """
+    made = h5t.py_create(dtype, logical=True)
+    return _padded(made, form) if _has_padding(form) else made
 
 
 def dtype_of(form: Any) -> np.dtype:
@@ -45,6 +75,36 @@ def dtype_of(form: Any) -> np.dtype:
         NotReadable, BadContent: the form is none, or of a type that cannot be made.
     """
     return _made(form, _DEPTH_MAX)
+
+
+def _members_of(stored: h5t.TypeID | None, count: int) -> list[h5t.TypeID | None]:
+    if stored is None or stored.get_class() != h5t.COMPOUND or stored.get_nmembers() != count:
+        return [None] * count
+    return [stored.get_member_type(number) for number in range(count)]
+
+
+def _has_padding(form: dict[str, Any]) -> bool:
+    parts = [form["of"]] if "of" in form else [part for _, part, _ in form.get("fields", ())]
+    return form.get("padding") in _PADDINGS or any(map(_has_padding, parts))
+
+
+def _padded(made: h5t.TypeID, form: dict[str, Any]) -> h5t.TypeID:
+    """Make a type like another one, with its texts filled up as a form says."""
+    kind = made.get_class()
+    if kind == h5t.ARRAY:
+        return h5t.array_create(_padded(made.get_super(), form), made.get_array_dims())
+    if kind == h5t.VLEN:
+        return h5t.vlen_create(_padded(made.get_super(), form["of"]))
+    if kind == h5t.STRING and form.get("padding") in _PADDINGS:
+        made = made.copy()
+        made.set_strpad(form["padding"])
+    if kind == h5t.COMPOUND and "fields" in form:
+        other = h5t.create(h5t.COMPOUND, made.get_size())
+        for number, (_, part, _) in enumerate(form["fields"]):
+            name, offset = made.get_member_name(number), made.get_member_offset(number)
+            other.insert(name, offset, _padded(made.get_member_type(number), part))
+        return other
+    return made
 
 
 def _text_of(dtype: np.dtype) -> str:

@@ -5,7 +5,8 @@
 - A group is a folder with a file `GROUP`: an array without items whose vlmeta are the group's attributes.
 - `TYPES` tells the HDF5 type of each attribute. vlmeta have names of at most 31 bytes: attributes of longer
   names, and of those that stand here, are together in `OTHERS`.
-- An object of several names is written under the first; the others are in `LINKS` of the topmost `GROUP`.
+- An object of several names is written under the first; the others, and soft and external links, are in `LINKS`
+  of the topmost `GROUP`. `ORDER` of a group that knows in which order its links were made tells their names so.
 
 The HDF5 file is opened by worker processes only.
 """
@@ -42,7 +43,8 @@ CREATION = "HDF5_CREATION"
 TYPES = "HDF5_TYPES"
 OTHERS = "HDF5_OTHERS"
 LINKS = "HDF5_LINKS"
-OURS = frozenset([CREATION, TYPES, OTHERS, LINKS, ENUM_NAMES, "HDF5_NOTE"])
+ORDER = "HDF5_ORDER"
+OURS = frozenset([CREATION, TYPES, OTHERS, LINKS, ORDER, ENUM_NAMES, "HDF5_NOTE"])
 """Names of vlmeta that are no attributes of the HDF5 file."""
 
 Progress = Callable[[str, int, int], None]
@@ -119,15 +121,22 @@ class _Import:
         self._folder = folder
         self._progress = progress
         self._report = Report()
-        self._links: dict[str, str] = {}
+        self._links: dict[str, str | list[str]] = {}
+        self._orders: dict[str, list[str]] = {}
         self._done = 0
         self._total = 0
 
     def run(self) -> Report:
         items = read_inventory(self._sandbox, self._fd)
         self._total = sum(item.layout.stored_bytes for item in items if item.layout is not None)
+        self._orders = _orders(items)
         first: dict[int, str] = {}
         for item in items:
+            if item.link:
+                self._links[item.path] = list(item.link)
+                if len(item.link) > 1:  # the link comes back, but what it leads to was not read
+                    self._leave_out(item.path, item.problem or "an external link")
+                continue
             other = first.get(item.address) if item.address else None
             if other is not None:
                 self._links[item.path] = other
@@ -166,6 +175,11 @@ class _Import:
         except OSError as error:
             raise NotReadable(f"a folder of this name cannot be: {error.strerror}") from None
         attributes = more | self._attributes(path, hdf5_path, is_told=not more)
+        order = self._orders.get(path)
+        if order is not None and len(msgpack.packb(order)) <= ATTRIBUTE_BYTES_MAX:
+            attributes[ORDER] = order
+        elif order is not None and not more:
+            self._leave_out(path, f"the order of its links: more than {ATTRIBUTE_BYTES_MAX} bytes")
         _write_nothing(folder / GROUP, attributes)
 
     def _empty(self, item: Item, target: Path) -> None:
@@ -265,6 +279,16 @@ def _write_nothing(target: Path, attributes: dict[str, Any]) -> None:
     header, tail = assemble_cframe(template, [])
     with replaced(target) as partial:
         partial.write_bytes(header + tail)
+
+
+def _orders(items: list[Item]) -> dict[str, list[str]]:
+    """Give the names of the links of each group that knows their order."""
+    orders: dict[str, list[str]] = {item.path: [] for item in items if item.is_ordered}
+    for item in items:
+        folder, _, name = item.path.rpartition("/")
+        if name and folder in orders:
+            orders[folder].append(name)
+    return orders
 
 
 def _silent(name: str, done: int, total: int) -> None:

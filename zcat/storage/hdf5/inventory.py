@@ -17,7 +17,7 @@ from zcat.model.dtypes import dtype_text
 from zcat.names import check_path, shown
 from zcat.storage.hdf5.checks import check_storage, layout_of
 from zcat.storage.hdf5.items import NODES_MAX, Item, Layout
-from zcat.storage.hdf5.links import LINKS_MAX, Link, Object, links_of, open_child
+from zcat.storage.hdf5.links import LINKS_MAX, Link, Object, links_of, open_child, target_of
 from zcat.storage.hdf5.names import legal
 from zcat.storage.hdf5.open_files import OpenFile
 from zcat.storage.hdf5.types import Offer, fill_of, offer_of, raw_items
@@ -62,7 +62,7 @@ class _Walk:
     def _group(self, group: h5g.GroupID, item: Item) -> Iterator[Item]:
         """Tell a group and all below it."""
         try:
-            links, is_cut = links_of(group)
+            links, is_cut, is_ordered = links_of(group)
         except _FAILURES as error:
             yield dataclasses.replace(item, problem=f"damaged: {_said(error)}")
             return
@@ -71,32 +71,38 @@ class _Walk:
             problem = f"more than {NODES_MAX} names in the file, or {LINKS_MAX} in the group: the rest is left out"
         named = named[: self._left]
         self._left -= len(named)
-        yield item if problem is None else dataclasses.replace(item, problem=problem)
+        if problem is not None or is_ordered:
+            item = dataclasses.replace(item, problem=problem, is_ordered=is_ordered)
+        yield item
         for link, path, hdf5_path in named:
             yield from self._link(group, link, path, hdf5_path)
 
     def _link(self, group: h5g.GroupID, link: Link, path: str, hdf5_path: str) -> Iterator[Item]:
+        target: tuple[str, ...] = ()
         try:
+            target = target_of(group, link)
             found = open_child(group, link)
             info = h5o.get_info(found)
         except (ZcatError, *_FAILURES) as error:
-            yield Item(path, hdf5_path, "dataset", problem=_said(error))
+            yield Item(path, hdf5_path, "dataset", link=target, problem=_said(error))
             return
+        is_hard = link.kind == h5l.TYPE_HARD
         if not isinstance(found, h5g.GroupID):
-            item = Item(path, hdf5_path, "dataset", info.addr)
-            yield self._leaf(found, item, info, is_shared=info.rc > 1 or link.kind != h5l.TYPE_HARD)
+            item = Item(path, hdf5_path, "dataset", info.addr, link=target)
+            yield self._leaf(found, item, is_shared=info.rc > 1 or not is_hard)
             return
-        item = Item(path, hdf5_path, "group", info.addr)
-        first = self._groups.setdefault(info.addr, hdf5_path)
-        if first == hdf5_path:
+        item = Item(path, hdf5_path, "group", info.addr, link=target)
+        # a soft link may be met before the group that it leads to, which is told where it lies
+        first = self._groups.setdefault(info.addr, hdf5_path) if is_hard else self._groups.get(info.addr, *target)
+        if is_hard and first == hdf5_path:
             yield from self._group(found, item)
         else:
             yield dataclasses.replace(item, note=f"another name of the group {shown(first, 300)}: see there")
 
-    def _leaf(self, found: Object, item: Item, info: h5o.ObjInfo, is_shared: bool) -> Item:
+    def _leaf(self, found: Object, item: Item, is_shared: bool) -> Item:
         known = self._shared.get(item.address)
         if known is not None:
-            return dataclasses.replace(known, path=item.path, hdf5_path=item.hdf5_path)
+            return dataclasses.replace(known, path=item.path, hdf5_path=item.hdf5_path, link=item.link)
         if isinstance(found, h5d.DatasetID):
             item = self._dataset(found, item)
         else:

@@ -69,6 +69,10 @@ class Item:
     """Whether a stored item, behind the filters, is byte for byte an offered one: HDF5 would convert nothing."""
     fill: bytes | None = None
     """One HDF5 item (all its inner axes) in the offered dtype: what was never written; None for zeros."""
+    link: tuple[str, ...] = ()
+    """What a soft link says that this is; of an external one, the name of the file besides."""
+    is_ordered: bool = False
+    """A group that knows in which order its links were made: they are told in that order."""
     problem: str | None = None
     """Why the content is not offered."""
     note: str | None = None

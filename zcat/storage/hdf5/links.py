@@ -33,11 +33,11 @@ class Link:
     """``h5l.TYPE_HARD``, ``TYPE_SOFT``, ``TYPE_EXTERNAL``, or above: one of a user's class."""
 
 
-def links_of(group: h5g.GroupID) -> tuple[list[Link], bool]:
+def links_of(group: h5g.GroupID) -> tuple[list[Link], bool, bool]:
     """List the links of a group, in the order of their creation where the file has it, else by name.
 
     Returns:
-        At most `LINKS_MAX` of them, and whether there are more.
+        At most `LINKS_MAX` of them; whether there are more; and whether they are in the order of creation.
     """
     found: list[Link] = []
 
@@ -47,7 +47,19 @@ def links_of(group: h5g.GroupID) -> tuple[list[Link], bool]:
 
     is_ordered = bool(group.get_create_plist().get_link_creation_order() & h5p.CRT_ORDER_TRACKED)
     group.links.iterate(take, idx_type=h5.INDEX_CRT_ORDER if is_ordered else h5.INDEX_NAME, info=True)
-    return found[:LINKS_MAX], len(found) > LINKS_MAX
+    return found[:LINKS_MAX], len(found) > LINKS_MAX, is_ordered
+
+
+def target_of(group: h5g.GroupID, link: Link) -> tuple[str, ...]:
+    """Give what a soft or external link says, as ``Item.link`` has it; nothing for others, or if it is no text."""
+    if link.kind not in (h5l.TYPE_SOFT, h5l.TYPE_EXTERNAL):
+        return ()
+    said = group.links.get_val(link.name)
+    parts = (said,) if link.kind == h5l.TYPE_SOFT else (said[1], said[0])
+    try:
+        return tuple(part.decode() for part in parts)
+    except UnicodeDecodeError:
+        return ()
 
 
 def open_child(group: h5g.GroupID, link: Link) -> Object:

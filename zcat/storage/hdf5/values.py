@@ -1,7 +1,8 @@
 """Attributes of HDF5 objects as plain values: None, bool, int, float, str, bytes, list, dict. Only in workers.
 
 - Numbers and text are themselves, arrays are nested lists; an empty dataspace is None, complex is ``[re, im]``.
-- Text that is not UTF-8 is read as Latin-1, which never fails and is what old files mean by "°".
+- Text that is not UTF-8 is read as Latin-1, which never fails and is what old files mean by "°"; with it all other
+  text of the attribute, and the type says so.
 - Enumerations are the names of their members, compounds maps, opaque values bytes.
 - References are the paths of what they lead to, so that a netCDF ``DIMENSION_LIST`` is a list of lists of paths.
 - Pickled Python objects (PyTables) are never opened; a sentence stands for them, and for all that is too large.
@@ -10,6 +11,7 @@ Besides, each attribute's HDF5 type is told, so that it can be written back as i
 """
 
 import math
+from dataclasses import dataclass
 from typing import Any
 
 import h5py
@@ -27,6 +29,9 @@ from zcat.storage.hdf5.types import class_name, memory_dtype, split
 
 ATTRIBUTES_MAX = 1024
 """Of one object; further ones are not told."""
+
+LATIN = "latin-1"
+"""The encoding of text that is not UTF-8, as it is told with the type."""
 
 _SENTENCE_BYTES = 512
 _DEPTH_MAX = 16
@@ -56,7 +61,13 @@ def attributes_of(
         try:
             attribute = h5a.open(found, raw)
             shape, stored = attribute.shape, attribute.get_type()
-            value, described = _value(attribute, shape, stored, file), _type_of(shape, stored)
+            described = _type_of(shape, stored)
+            try:
+                value = _value(attribute, shape, stored, _Reading(file))
+            except UnicodeDecodeError:
+                value, described["encoding"] = _value(attribute, shape, stored, _Reading(file, LATIN)), LATIN
+            if name.encode() != raw:
+                described["name"] = raw
             size = len(msgpack.packb([value, described]))
             if size > min(ATTRIBUTE_BYTES_MAX, left):
                 raise NotReadable(f"{size} bytes, which is too many")
@@ -91,9 +102,12 @@ def names_of(found: Object, plist: h5p.PropOCID | None) -> list[bytes]:
 
 
 def creation_of(dataset: h5py.h5d.DatasetID) -> dict[str, Any]:
-    """Tell what a dataset was made with: its type and shape, as for attributes, ``chunks`` and ``maxshape``."""
+    """Tell what a dataset was made with: its type and shape, as for attributes, ``chunks`` and ``maxshape``, and
+    ``is_ordered`` if it knows the order of its attributes."""
     made = _type_of(dataset.shape, dataset.get_type())
     plist = dataset.get_create_plist()
+    if plist.get_attr_creation_order() & h5p.CRT_ORDER_TRACKED:
+        made["is_ordered"] = True
     if plist.get_layout() == h5py.h5d.CHUNKED:
         limits = dataset.get_space().get_simple_extent_dims(True)
         made["chunks"] = list(plist.get_chunk())
@@ -101,7 +115,13 @@ def creation_of(dataset: h5py.h5d.DatasetID) -> dict[str, Any]:
     return made
 
 
-def _value(attribute: h5a.AttrID, shape: tuple[int, ...] | None, stored: h5t.TypeID, file: h5py.File) -> Any:
+@dataclass(frozen=True, slots=True)
+class _Reading:
+    file: h5py.File
+    encoding: str = "utf-8"
+
+
+def _value(attribute: h5a.AttrID, shape: tuple[int, ...] | None, stored: h5t.TypeID, reading: _Reading) -> Any:
     if shape is None:
         return None
     size = stored.get_size() * math.prod(shape)
@@ -112,34 +132,34 @@ def _value(attribute: h5a.AttrID, shape: tuple[int, ...] | None, stored: h5t.Typ
     values = np.zeros(shape + inner, base)
     if values.size:
         attribute.read(values, mtype=h5t.py_create(wanted))
-    return _plain(values, base, file, _DEPTH_MAX)
+    return _plain(values, base, reading, _DEPTH_MAX)
 
 
-def _plain(values: Any, dtype: np.dtype, file: h5py.File, depth: int) -> Any:
+def _plain(values: Any, dtype: np.dtype, reading: _Reading, depth: int) -> Any:
     """Turn an array into nested lists of items; one without axes into its item."""
     if depth == 0:
         raise NotReadable(f"nested deeper than {_DEPTH_MAX}")
     if isinstance(values, np.ndarray) and values.ndim:
-        return [_plain(value, dtype, file, depth) for value in values]
+        return [_plain(value, dtype, reading, depth) for value in values]
     item = values[()] if isinstance(values, np.ndarray) else values
     if dtype.names is not None:
         parts = ((name, *split(dtype[name])) for name in dtype.names)
-        return {name: _plain(item[name], base, file, depth - 1) for name, base, _ in parts}
+        return {name: _plain(item[name], base, reading, depth - 1) for name, base, _ in parts}
     members = h5t.check_enum_dtype(dtype)
     if members is not None:
         return {number: name for name, number in members.items()}.get(int(item), int(item))
     if h5t.check_ref_dtype(dtype) is not None:
-        return _path(item, file)
+        return _path(item, reading.file)
     inner = None if h5t.check_string_dtype(dtype) is not None else h5t.check_vlen_dtype(dtype)
     if inner is not None:
-        return _plain(np.asarray(item), split(inner)[0], file, depth - 1)
-    return _item(item)
+        return _plain(np.asarray(item), split(inner)[0], reading, depth - 1)
+    return _item(item, reading.encoding)
 
 
-def _item(item: Any) -> Any:
+def _item(item: Any, encoding: str) -> Any:
     match item:
         case bytes() | str():
-            return _text_or_pickle(item)
+            return _text_or_pickle(item, encoding)
         case np.void():
             raw = item.tobytes()
             return _sentence_of_pickle(raw) if _is_pickle(raw) else raw
@@ -165,9 +185,9 @@ def _path(reference: Any, file: h5py.File) -> str | None:
     return "<a reference to nothing>" if name is None else _text(name)
 
 
-def _text_or_pickle(text: bytes | str) -> str:
+def _text_or_pickle(text: bytes | str, encoding: str) -> str:
     raw = text if isinstance(text, bytes) else text.encode("utf-8", "surrogateescape")
-    return _sentence_of_pickle(raw) if _is_pickle(raw) else _text(raw)
+    return _sentence_of_pickle(raw) if _is_pickle(raw) else raw.decode(encoding)
 
 
 def _is_pickle(raw: bytes) -> bool:
@@ -182,13 +202,13 @@ def _text(raw: bytes) -> str:
     try:
         return raw.decode()
     except UnicodeDecodeError:
-        return raw.decode("latin-1")
+        return raw.decode(LATIN)
 
 
 def _type_of(shape: tuple[int, ...] | None, stored: h5t.TypeID) -> dict[str, Any]:
     """Describe a shape and a type so that h5py can make them again."""
     dtype = _dtype_or_none(stored)
-    form = {"dtype": class_name(stored)} if dtype is None else form_of(dtype)
+    form = {"dtype": class_name(stored)} if dtype is None else form_of(dtype, stored)
     return {"shape": None if shape is None else list(shape), **form}
 
 
