@@ -15,6 +15,8 @@ from zcat.model import dataset
 from zcat.model.root import Claim
 from zcat.protocol import (
     announcer,
+    block_messages,
+    block_transfer,
     broker_choice,
     codec,
     directory,
@@ -39,6 +41,7 @@ VALUES = {
     "geometry": dataset.Geometry,
     "array": dataset.ArrayGeometry,
     "compression": dataset.Compression,
+    "part": block_messages.Part,
     "change": messages.Change,
 }
 DESCRIBED = {**VALUES, **messages.MESSAGES}
@@ -58,6 +61,7 @@ CONSTANTS = {name: value for name, value in vars(limits).items() if name.isupper
 }
 MODULES = (
     announcer,
+    block_transfer,
     broker_choice,
     config,
     directory,

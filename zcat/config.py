@@ -61,6 +61,8 @@ class SubscriberConfig:
     """Compressed bytes that are asked of one publisher and not yet stored."""
     window_bytes: int = 256 * MIB
     """Uncompressed bytes of chunks that one read fetches at a time; a larger read goes on window by window."""
+    block_reads: bool = True
+    """Small parts of chunks are fetched in blocks; else always whole chunks."""
     fetch_timeout_s: float = 30.0
     """How long a read waits for a window of chunks before it fails."""
     quiet_after_s: float = 3.5

@@ -26,6 +26,9 @@ NCHUNKS_MAX = 1 << 24
 CHUNKS_PER_REQUEST_MAX = 1024
 """Chunk numbers in one request."""
 
+BLOCKS_PER_REQUEST_MAX = 4096
+"""Block numbers in one request, of all its chunks together: it stays a control frame."""
+
 ATTRIBUTES_BYTES_MAX = MIB
 """All attributes of a dataset, as msgpack."""
 

@@ -10,6 +10,7 @@ import pytest
 from zcat.errors import BadConfig, BadSelection, Busy, DatasetUnknown, NotReadable, Stale, ZcatError
 from zcat.limits import MIB
 from zcat.model.dataset import Kind
+from zcat.storage.block_layout import check_part, spans_of
 from zcat.storage.byte_frames import ByteFrames
 from zcat.storage.chunk_gate import check_chunk, digest
 from zcat.storage.directory_root import DirectoryRoot, DirectoryTimes
@@ -404,3 +405,69 @@ def test_a_file_that_is_not_offered_is_told_once(root, folder, caplog):
     assert len(told) == 1
     assert "path=a:b.txt" in told[0]
     assert "':'" in told[0]
+
+
+WIDE = (np.random.default_rng(0).integers(0, 90, 200 * 500).cumsum() % 9973).astype("<i4").reshape(200, 500)
+
+
+@pytest.mark.parametrize("contiguous", [True, False])
+def test_parts_of_chunks_are_read_with_their_digests(root, folder, contiguous):
+    write_array(folder / "a.b2nd", WIDE, chunks=(100, 500), blocks=(10, 250), contiguous=contiguous)
+    info = root.info("a.b2nd")
+    whole = root.chunk("a.b2nd", info.entry.lineage, 1)
+
+    part = root.part("a.b2nd", info.entry.lineage, 1, (0, 3, 19), vouch=False)
+    vouched = root.part("a.b2nd", info.entry.lineage, 1, (), vouch=True)
+
+    layout = check_part(part, info.geometry, 1)
+    for nblock, span in spans_of(part, layout):
+        assert span == whole.data[layout.starts[nblock] : layout.stops[nblock]]
+    assert part.whole_digest is None
+    assert vouched.whole_digest == whole.digest
+
+
+def test_the_digest_of_a_chunk_is_found_out_if_it_was_never_given(root, folder):
+    write_array(folder / "a.b2nd", WIDE, chunks=(100, 500), blocks=(10, 250))
+    lineage = root.info("a.b2nd").entry.lineage
+    vouched = root.part("a.b2nd", lineage, 1, (2,), vouch=True)
+    assert vouched.blocks == (2,)
+    assert vouched.whole_digest == root.chunk("a.b2nd", lineage, 1).digest
+
+
+@pytest.mark.parametrize("contiguous", [True, False])
+def test_chunks_that_are_not_worth_cutting_are_given_whole(root, folder, contiguous):
+    write_array(
+        folder / "zeros.b2nd", np.zeros((200, 500)), chunks=(100, 500), blocks=(10, 250), contiguous=contiguous
+    )
+    write_array(folder / "a.b2nd", WIDE, chunks=(100, 500), blocks=(10, 250), contiguous=contiguous)
+    for path, blocks in (("zeros.b2nd", (1,)), ("a.b2nd", tuple(range(20)))):
+        lineage = root.info(path).entry.lineage
+        whole = root.part(path, lineage, 1, blocks, vouch=False)
+        assert whole == root.chunk(path, lineage, 1)
+
+
+def test_parts_that_are_not_there_are_refused(root, folder):
+    write_array(folder / "a.b2nd", WIDE, chunks=(100, 500), blocks=(10, 250))
+    settle((folder / "plain.bin").write_bytes(b"x" * 5000) and folder / "plain.bin")
+    lineage, plain = (root.info(path).entry.lineage for path in ("a.b2nd", "plain.bin"))
+    for path, version, nchunk, nblock in (
+        ("a.b2nd", lineage, 2, 0),
+        ("a.b2nd", lineage, -1, 0),
+        ("a.b2nd", lineage, 0, 20),
+        ("plain.bin", plain, 0, 0),
+    ):
+        with pytest.raises(BadSelection):
+            root.part(path, version, nchunk, (nblock,), vouch=False)
+    with pytest.raises(Stale):
+        root.part("a.b2nd", "0" * 32, 0, (0,), vouch=False)
+
+
+def test_a_file_that_is_replaced_while_a_part_is_read_is_stale(root, folder):
+    path = write_array(folder / "a.b2nd", WIDE, chunks=(100, 500), blocks=(10, 250))
+    lineage = root.info("a.b2nd").entry.lineage
+    root.part("a.b2nd", lineage, 0, (0,), vouch=False)
+    with open(path, "r+b") as file:
+        file.seek(3000)
+        file.write(b"\0" * 10)
+    with pytest.raises(Stale):
+        root.part("a.b2nd", lineage, 0, (0,), vouch=False)

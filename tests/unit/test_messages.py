@@ -12,6 +12,7 @@ from zcat.errors import BadMessage, Stale, VerbUnknown
 from zcat.limits import CONTROL_FRAME_BYTES_MAX
 from zcat.model.dataset import ArrayGeometry, Compression, DatasetInfo, Entry, Geometry, Kind
 from zcat.model.root import Claim
+from zcat.protocol.block_messages import Blocks, BlocksReply, Part
 from zcat.protocol.codec import pack, unpack
 from zcat.protocol.messages import (
     MAGIC,
@@ -59,6 +60,8 @@ def with_header(frames, **changed):
         InfoReply(ENTRY, GEOMETRY, Compression(), (pack({"a": 1}),)),
         Chunks("sst", "a/b.b2nd", LINEAGE, (1, 2, 3), bulk=True),
         ChunkReply(LINEAGE, 7, b"d" * 32, (b"chunk",)),
+        Blocks("sst", "a/b.b2nd", LINEAGE, (Part(0, (1, 5)), Part(7, (), vouch=True)), bulk=True),
+        BlocksReply(LINEAGE, 7, (1, 5), b"d" * 32, b"c" * 32, (b"head", b"blocks")),
         Failed("stale", "moved", nchunk=4),
     ],
     ids=lambda message: message.verb,
@@ -209,3 +212,41 @@ def test_a_request_of_an_info_is_what_the_document_says():
         b"\x84\xa4verb\xa4info\xa2id\x01\xa4root\xa3sst\xa4path\xa1a",
     ]
     assert unpack(encode(Info("sst", "a"))[1]) == {"verb": "info", "id": 0, "root": "sst", "path": "a"}
+
+
+@pytest.mark.parametrize(
+    "parts",
+    [
+        (),
+        (Part(0, ()),),
+        (Part(0, (2, 1)),),
+        (Part(0, (1, 1)),),
+        (Part(0, (1,)), Part(0, (2,))),
+        (Part(0, tuple(range(4000))), Part(1, tuple(range(97)))),
+        tuple(Part(n, (0,)) for n in range(1025)),
+    ],
+    ids=["none", "no blocks", "out of order", "twice", "two of one chunk", "too many blocks", "too many parts"],
+)
+def test_requests_for_blocks_that_make_no_sense_are_refused(parts):
+    with pytest.raises(BadMessage):
+        decode(encode(Blocks("sst", "t", LINEAGE, parts)))
+
+
+def test_the_largest_request_for_blocks_is_a_control_frame():
+    parts = tuple(Part((1 << 24) - 1 - n, tuple(range(1 << 20, (1 << 20) + 4)), vouch=True) for n in range(1024))
+    frames = encode(Blocks("r" * 64, "p" * 1024, LINEAGE, parts), (1 << 63) - 1)
+    assert len(frames[1]) < CONTROL_FRAME_BYTES_MAX
+    assert decode(frames).message.parts == parts
+
+
+@pytest.mark.parametrize(
+    "reply",
+    [
+        BlocksReply(LINEAGE, 0, (1,), b"d" * 31, None, (b"a", b"b")),
+        BlocksReply(LINEAGE, 0, (1,), b"d" * 32, b"", (b"a", b"b")),
+        BlocksReply(LINEAGE, 0, (1,), b"d" * 32, None, (b"a",)),
+    ],
+)
+def test_parts_of_chunks_that_make_no_sense_are_refused(reply):
+    with pytest.raises(BadMessage):
+        decode(encode(reply))

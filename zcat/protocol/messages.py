@@ -14,6 +14,7 @@ from zcat.limits import BROKERS_MAX, CHUNKS_PER_REQUEST_MAX, CONTROL_FRAME_BYTES
 from zcat.model.dataset import Compression, DatasetInfo, Entry, Geometry
 from zcat.model.root import Claim
 from zcat.names import check_path, shown
+from zcat.protocol.block_messages import Blocks, BlocksReply
 from zcat.protocol.codec import Buffer, also_check, from_plain, pack, to_plain, unpack, unpack_attributes
 from zcat.protocol.federation_messages import Digest, Digests, Neighbour, Records
 
@@ -355,7 +356,8 @@ MESSAGES: dict[str, type[Any]] = {
     cls.verb: cls
     for cls in (
         Ping, Pong, Failed, Announce, Renew, Granted, Lookup, Listing, Digest, Digests, Records, Tree, TreePage,
-        Events, Changes, Info, InfoReply, Sizes, SizesReply, Chunks, ChunkReply, DirectoryChanged,
+        Events, Changes, Info, InfoReply, Sizes, SizesReply, Chunks, ChunkReply, Blocks, BlocksReply,
+        DirectoryChanged,
     )
 }  # fmt: skip
 

@@ -20,8 +20,9 @@ from zcat.model.dataset import ArrayGeometry, DatasetInfo, Version
 from zcat.model.geometry import byte_pieces, chunks_touched, points_by_chunk
 from zcat.model.selection import Indices, Points, Selection
 from zcat.services.described import sizes_of
-from zcat.services.fetcher import Fetcher, Loose, Target
+from zcat.services.fetcher import Loose
 from zcat.services.subscription import Subscription
+from zcat.services.window import Plan, Supply, What, Window
 from zcat.storage.reading import (
     Buffer,
     ChunkAbsent,
@@ -33,6 +34,8 @@ from zcat.storage.reading import (
 )
 
 T = TypeVar("T")
+_Wanted = tuple[Indices, What | None]
+"""Chunks of a window, and what is needed of them; None: the chunks themselves."""
 
 _ATTEMPTS_MAX = 4
 """Chunks that were there may turn out damaged, or be evicted before they are held: then they are fetched again."""
@@ -55,10 +58,10 @@ class OpenDataset:
     one version, and the whole read begins anew on the next (``Subscriber.on_version`` does that).
     """
 
-    def __init__(self, target: Target, origin: Subscription, fetcher: Fetcher, limits: ReadLimits) -> None:
-        self._target = target
+    def __init__(self, supply: Supply, origin: Subscription, limits: ReadLimits) -> None:
+        self._supply = supply
+        self._target = supply.target
         self._origin = origin
-        self._fetcher = fetcher
         self._limits = limits
 
     @property
@@ -102,7 +105,7 @@ class OpenDataset:
             return self._read_points(array, what)
         chunks = chunks_touched(array, what)
         if len(chunks) <= self.chunks_max:
-            return self._window(chunks, lambda source: read_selection(source, what))
+            return self._window(chunks, lambda source: read_selection(source, what), what)
         result: npt.NDArray[Any] | None = None
         for place, block in self.parts(what):
             if result is None:
@@ -133,7 +136,7 @@ class OpenDataset:
         if window_bytes is not None:
             chunks_max = max(1, min(chunks_max, window_bytes // max(1, self.info.geometry.chunksize)))
         parts = list(_boxes(array, what, chunks_max))
-        windows = [chunks_touched(array, part) for _, part in parts]
+        windows: list[_Wanted] = [(chunks_touched(array, part), part) for _, part in parts]
         for (place, part), ready in zip(parts, self._pipeline(windows), strict=True):
             yield place, self._decode(ready, functools.partial(read_selection, selection=part))
 
@@ -201,7 +204,7 @@ class OpenDataset:
         """
         count = self.info.geometry.nchunks
         windows = [np.arange(low, min(low + self.chunks_max, count)) for low in range(0, count, self.chunks_max)]
-        for ready in self._pipeline(windows, bulk=True):
+        for ready in self._pipeline([(window, None) for window in windows], bulk=True):
             ready.wait(self._limits.fetch_timeout_s)
             if progress is not None:
                 progress(int(ready.chunks[-1]) + 1)
@@ -215,7 +218,7 @@ class OpenDataset:
 
     def views(self, windows: Sequence[Indices], bulk: bool = True) -> Iterator[tuple[int, Buffer]]:
         """Give the chunks of ``windows`` one by one; each is good until the next is asked for."""
-        for ready in self._pipeline(windows, bulk):
+        for ready in self._pipeline([(window, None) for window in windows], bulk):
             with self._holding(ready.chunks):
                 source = self._source(ready.wait(self._limits.fetch_timeout_s))
                 for nchunk in ready.chunks.tolist():
@@ -252,40 +255,43 @@ class OpenDataset:
         groups = [(nchunk, positions) for nchunk, _, positions in points_by_chunk(array, points)]
         chunks = np.array([nchunk for nchunk, _ in groups], np.int64)
         if len(chunks) <= self.chunks_max:
-            return self._window(chunks, lambda source: read_points(source, points))
-        batches = [groups[low : low + self.chunks_max] for low in range(0, len(groups), self.chunks_max)]
-        windows = [np.array([nchunk for nchunk, _ in batch], np.int64) for batch in batches]
+            return self._window(chunks, lambda source: read_points(source, points), points)
+        places, windows = [], list[_Wanted]()
+        for low in range(0, len(groups), self.chunks_max):
+            batch = groups[low : low + self.chunks_max]
+            places.append(np.concatenate([positions for _, positions in batch]))
+            part = Points(points.coordinates[places[-1]])
+            windows.append((np.array([nchunk for nchunk, _ in batch], np.int64), part))
         result: npt.NDArray[Any] | None = None
-        for batch, ready in zip(batches, self._pipeline(windows), strict=True):
-            positions = np.concatenate([positions for _, positions in batch])
-            part = Points(points.coordinates[positions])
-            values = self._decode(ready, functools.partial(read_points, points=part))
+        for positions, (_, what), ready in zip(places, windows, self._pipeline(windows), strict=True):
+            assert isinstance(what, Points)
+            values = self._decode(ready, functools.partial(read_points, points=what))
             if result is None:
                 result = np.empty(points.size, values.dtype)
             result[positions] = values
         assert result is not None
         return result
 
-    def _window(self, chunks: Indices, decode: Callable[[ChunkSource], T]) -> T:
-        """Decode from chunks that fit one window, fetching those that are missing."""
+    def _window(self, chunks: Indices, decode: Callable[[ChunkSource], T], what: What | None = None) -> T:
+        """Decode from chunks that fit one window, fetching what is missing of them."""
         cached = self._target.cached
         if cached is not None:
             with self._holding(chunks):
                 try:
                     return decode(cached)  # PERF: when all is there, as it mostly is, nothing else is asked
                 except ChunkAbsent as absent:
-                    missing: Sequence[int] = absent.chunks
-                return self._decode(_Window(self, chunks, missing), decode)
-        return self._decode(_Window(self, chunks, chunks.tolist()), decode)
+                    plan = self._supply.plan(absent.chunks, what)
+                return self._decode(self._supply.begin(chunks, plan), decode)
+        return self._decode(self._supply.begin(chunks, Plan(chunks.tolist())), decode)
 
-    def _decode(self, ready: "_Window", decode: Callable[[ChunkSource], T]) -> T:
+    def _decode(self, ready: Window, decode: Callable[[ChunkSource], T]) -> T:
         with self._holding(ready.chunks):
             loose = ready.wait(self._limits.fetch_timeout_s)
             for _ in range(_ATTEMPTS_MAX):
                 try:
                     return decode(self._source(loose))
                 except ChunkAbsent as absent:
-                    again = _Window(self, ready.chunks, absent.chunks)
+                    again = self._supply.begin(ready.chunks, Plan(list(absent.chunks)))
                     loose = {**loose, **again.wait(self._limits.fetch_timeout_s)}
         raise Unavailable(f"{self.info.entry.path}: chunks vanish from the cache faster than they are fetched")
 
@@ -297,11 +303,11 @@ class OpenDataset:
         cached = self._target.cached
         return cached if cached is not None and not loose else LooseChunks(self.info, loose, cached)
 
-    def _pipeline(self, windows: Sequence[Indices], bulk: bool = False) -> Iterator["_Window"]:
+    def _pipeline(self, windows: Sequence[_Wanted], bulk: bool = False) -> Iterator[Window]:
         """Give window after window, the next one already on its way."""
-        following: _Window | None = None
-        for number, chunks in enumerate(windows):
-            ready = following or self._begin(chunks, bulk)
+        following: Window | None = None
+        for number, wanted in enumerate(windows):
+            ready = following or self._begin(wanted, bulk)
             following = self._begin(windows[number + 1], bulk) if number + 1 < len(windows) else None
             try:
                 yield ready
@@ -310,27 +316,10 @@ class OpenDataset:
                     following.abandon()
                 raise
 
-    def _begin(self, chunks: Indices, bulk: bool) -> "_Window":
-        cached = self._target.cached
+    def _begin(self, wanted: _Wanted, bulk: bool) -> Window:
+        cached, (chunks, what) = self._target.cached, wanted
         missing = cached.missing(chunks) if cached is not None else chunks.tolist()
-        return _Window(self, chunks, missing, bulk)
-
-
-class _Window:
-    """Chunks that are needed together, being fetched."""
-
-    def __init__(self, dataset: OpenDataset, chunks: Indices, missing: Sequence[int], bulk: bool = False) -> None:
-        self.chunks = chunks
-        self._fetch = dataset._fetcher.begin(dataset._target, missing, bulk) if missing else None
-
-    def wait(self, wait_s: float) -> Loose:
-        """Wait until they are cached; give those that are not, for want of room."""
-        return self._fetch.result(wait_s) if self._fetch is not None else {}
-
-    def abandon(self) -> None:
-        """Nobody waits any more."""
-        if self._fetch is not None:
-            self._fetch.abandon()
+        return self._supply.begin(chunks, self._supply.plan(missing, what), bulk)
 
 
 def _needed(source: ChunkSource, nchunk: int) -> Buffer:

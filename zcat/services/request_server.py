@@ -18,6 +18,7 @@ from zcat.net.loop import Loop, Timer
 from zcat.net.sockets import Socket
 from zcat.net.wire import Part, Parts, Sent, Unsent, send
 from zcat.protocol import envelope
+from zcat.protocol.block_messages import Blocks
 from zcat.protocol.messages import Chunks, Failed, Message, Ping, Pong, decode, encode
 from zcat.protocol.serving import Job, Serving, ServingLimits
 from zcat.services.workers import Workers, hand_over
@@ -44,7 +45,7 @@ class Answerer(Protocol):
         """Answer from memory; None if something has to be read."""
 
     def read(self, message: Message, nchunk: int | None) -> Message:
-        """Answer with what has to be read: of `Chunks`, chunk ``nchunk``. Called by a worker."""
+        """Answer with what has to be read: of `Chunks` and `Blocks`, chunk ``nchunk``. Called by a worker."""
 
 
 @dataclass(slots=True)
@@ -131,13 +132,15 @@ class RequestServer:
 
     def _jobs(self, route: list[Part], message: Message, id: int) -> list[Job]:
         peer = bytes(route[0])
-        if not isinstance(message, Chunks):
+        if isinstance(message, Chunks):
+            nchunks = message.chunks
+        elif isinstance(message, Blocks):
+            nchunks = tuple(part.nchunk for part in message.parts)
+        else:
             return [Job(peer, id, _Wanted(route, message))]
-        if len(route) > 1 and len(message.chunks) > 1:
-            raise BadRequest(
-                f"{len(message.chunks)} chunks: a REQ socket takes one answer, so ask for one at a time"
-            )
-        return [Job(peer, id, _Wanted(route, message, nchunk), message.bulk) for nchunk in message.chunks]
+        if len(route) > 1 and len(nchunks) > 1:
+            raise BadRequest(f"{len(nchunks)} chunks: a REQ socket takes one answer, so ask for one at a time")
+        return [Job(peer, id, _Wanted(route, message, nchunk), message.bulk) for nchunk in nchunks]
 
     def _say(self, route: list[Part], message: Message, id: int) -> None:
         """Send something small at once; a peer that has no room for it will ask again."""

@@ -13,6 +13,7 @@ from zcat import __version__
 from zcat.errors import Busy, Closed, RootUnknown, Stale, VerbUnknown, ZcatError
 from zcat.logs import kv
 from zcat.net.loop import Loop
+from zcat.protocol.block_messages import Blocks, BlocksReply
 from zcat.protocol.catalogue import Catalogue
 from zcat.protocol.messages import (
     Changes,
@@ -28,7 +29,8 @@ from zcat.protocol.messages import (
     Tree,
 )
 from zcat.services.workers import Workers, hand_over
-from zcat.storage.root import Looked, Root
+from zcat.storage.block_layout import ChunkPart
+from zcat.storage.root import Chunk, Looked, Root
 
 RETRY_S = 2.0
 """After the root could not be looked at."""
@@ -91,11 +93,11 @@ class RootOrigin:
         Raises:
             RootUnknown, DatasetUnknown, VerbUnknown: the answer to the whole request.
         """
-        if not isinstance(message, Tree | Events | Info | Chunks | Sizes):
+        if not isinstance(message, Tree | Events | Info | Chunks | Blocks | Sizes):
             raise VerbUnknown(f"a publisher does not answer {message.verb!r}")
         if message.root != self.catalogue.root:
             raise RootUnknown(f"this publisher serves {self.catalogue.root!r}, not {message.root[:64]!r}")
-        if isinstance(message, Info | Chunks | Sizes):
+        if isinstance(message, Info | Chunks | Blocks | Sizes):
             self.catalogue.entry(message.path)
 
     def at_hand(self, message: Message) -> Message | None:
@@ -124,14 +126,23 @@ class RootOrigin:
                 return InfoReply.of(info)
             case Sizes():
                 return SizesReply(message.lineage, (self._root.sizes(message.path, message.lineage),))
-        assert isinstance(message, Chunks)
+        assert isinstance(message, Chunks | Blocks)
         assert nchunk is not None
         try:
-            chunk = self._root.chunk(message.path, message.lineage, nchunk)
+            read = self._read_chunk(message, nchunk)
         except Stale:
             self._post(partial(self._doubt, message.path, message.lineage))
             raise
-        return ChunkReply(message.lineage, nchunk, chunk.digest, (chunk.data,))
+        if isinstance(read, Chunk):
+            return ChunkReply(message.lineage, nchunk, read.digest, (read.data,))
+        frames = bytes(read.head), bytes(read.data)
+        return BlocksReply(message.lineage, nchunk, read.blocks, read.digest, read.whole_digest, frames)
+
+    def _read_chunk(self, message: Chunks | Blocks, nchunk: int) -> Chunk | ChunkPart:
+        if isinstance(message, Chunks):
+            return self._root.chunk(message.path, message.lineage, nchunk)
+        part = next(part for part in message.parts if part.nchunk == nchunk)
+        return self._root.part(message.path, message.lineage, nchunk, part.blocks, part.vouch)
 
     # -- looks ---------------------------------------------------------------------------------------
 

@@ -30,17 +30,22 @@ from zcat.model.dataset import DatasetInfo, Entry
 from zcat.names import OWNER_HEX_SHOWN, parse_root, shown
 from zcat.net.loop import Loop
 from zcat.net.sockets import DATA, Context, SocketFactory, make_context
+from zcat.protocol.block_plan import PlanLimits
+from zcat.protocol.block_transfer import AskBlocks, BlockTransfer
 from zcat.protocol.directory_view import HERE, ClaimChanged, DirectoryView
 from zcat.protocol.follower import FollowerLimits
 from zcat.protocol.messages import ListedClaim
 from zcat.protocol.transfer import AskChunks, DatasetKey, Origin, Transfer, TransferLimits
+from zcat.services.block_fetcher import BlockFetcher
 from zcat.services.broker_in_use import BrokerInUse
 from zcat.services.broker_sources import check_source
 from zcat.services.dataset import OpenDataset, ReadLimits
 from zcat.services.fetcher import Fetcher, Target
+from zcat.services.fetching import Fetching
 from zcat.services.subscription import Subscription, Surroundings
 from zcat.services.versions import Versions, on_newest
 from zcat.services.views import RootView, view_of, view_of_claim
+from zcat.services.window import Supply
 from zcat.services.workers import Workers
 from zcat.storage.chunk_cache import ChunkCache
 from zcat.storage.disk_budget import DiskLimits
@@ -85,7 +90,8 @@ class Subscriber:
         self._loop = Loop("subscriber")
         ids = itertools.count(1)
         limits = TransferLimits(credit_bytes=config.credit_bytes)
-        self._fetcher = Fetcher(self._loop, Transfer(limits, ids), self, config.storing_threads)
+        whole = Fetcher(self._loop, Transfer(limits, ids), self, config.storing_threads)
+        self._fetcher = Fetching(whole, BlockFetcher(self._loop, BlockTransfer(requests=ids), self))
         made = context or self._own_context
         assert made is not None
         sockets = SocketFactory(made, DATA)
@@ -268,7 +274,7 @@ class Subscriber:
 
         def opened(is_fresh: bool) -> OpenDataset:
             target = self._versions.newest(subscription, path, wait_s, is_fresh)
-            return OpenDataset(target, subscription, self._fetcher, self.read_limits)
+            return OpenDataset(self._supply(target), subscription, self.read_limits)
 
         return on_newest(opened, work, wait_s, self._pause)
 
@@ -305,12 +311,7 @@ class Subscriber:
             "brokers": list(self._config.brokers),
             "roots": [view.summary() for view in views],
             "cache": {"used_bytes": self._cache.used_bytes, "quota_bytes": self._config.quota_bytes},
-            "fetched": {
-                "chunks": self._fetcher.chunks_count,
-                "bytes": self._fetcher.chunks_bytes,
-                "damaged": self._fetcher.damaged_count,
-                "owed_bytes": self._fetcher.owed_bytes,
-            },
+            "fetched": self._fetcher.counters(),
             "loop": {
                 "messages": self._loop.counters.messages,
                 "bad_messages": self._loop.counters.bad_messages + self._loop.counters.long_messages,
@@ -321,8 +322,8 @@ class Subscriber:
 
     # -- what the fetcher asks of us ---------------------------------------------------------------------
 
-    def send(self, ask: AskChunks) -> bool:
-        """Send a request for chunks to their origin."""
+    def send(self, ask: AskChunks | AskBlocks) -> bool:
+        """Send a request for chunks, or parts of them, to their origin."""
         subscription = self._subscriptions.get(ask.origin)
         return subscription is not None and subscription.send_chunks(ask.message, ask.request)
 
@@ -334,6 +335,10 @@ class Subscriber:
         return None if subscription.is_here() else subscription.why_away()
 
     # -- inside: readers' threads ------------------------------------------------------------------------
+
+    def _supply(self, target: Target) -> Supply:
+        limits = PlanLimits() if self._config.block_reads else None
+        return Supply(target, self._fetcher.whole, self._fetcher.blocks, limits)
 
     def _followed(self, name: str, owner: str | None) -> list[Subscription]:
         named = [each for each in self._subscriptions.values() if each.root == name]

@@ -17,6 +17,7 @@ from zcat.model.dataset import DatasetInfo, Entry
 from zcat.net.loop import Loop
 from zcat.net.sockets import Socket, SocketFactory
 from zcat.net.wire import Parts, Sent, send
+from zcat.protocol.block_messages import BlocksReply
 from zcat.protocol.directory_view import HERE
 from zcat.protocol.follower import AskOrigin, Effect, Follower, FollowerLimits, Synced, Updated
 from zcat.protocol.messages import (
@@ -36,7 +37,7 @@ from zcat.protocol.messages import (
     encode,
 )
 from zcat.services.described import described
-from zcat.services.fetcher import Fetcher
+from zcat.services.fetching import Fetching
 from zcat.services.saved_catalogue import SavedCatalogue, Snapshot
 from zcat.services.workers import Workers
 from zcat.storage.chunk_cache import ChunkCache
@@ -54,7 +55,7 @@ class Surroundings:
 
     loop: Loop
     sockets: SocketFactory
-    fetcher: Fetcher
+    fetcher: Fetching
     cache: ChunkCache
     ids: Iterator[int]
     """Numbers for requests, shared with the fetcher: an answer says only the number."""
@@ -320,7 +321,7 @@ class Subscription:
             return  # from somebody else, who has that address now
         self._follower.heard(now_s)
         match message:
-            case ChunkReply():
+            case ChunkReply() | BlocksReply():
                 self._around.fetcher.arrived(self.key, id, message)
             case TreePage() if id == self._tree_id:  # a late one may not go on where the last one ended
                 self._carry_out(self._follower.page(message, now_s))

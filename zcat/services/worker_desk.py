@@ -82,7 +82,7 @@ class WorkerDesk:
         self._subscriber = subscriber
         self._board = board
         self._passing = passing
-        self._fetcher: Fetcher = subscriber.around.fetcher
+        self._fetcher: Fetcher = subscriber.around.fetcher.whole
         self._loop: Loop = subscriber.around.loop
         self._infos: OrderedDict[DatasetKey, DatasetInfo] = OrderedDict()
         self._infos_lock = threading.Lock()

@@ -23,6 +23,7 @@ from zcat.services.board import ROOTS_CELL, Board
 from zcat.services.dataset import OpenDataset, ReadLimits
 from zcat.services.fetcher import Loose, Target
 from zcat.services.versions import on_newest
+from zcat.services.window import Supply
 from zcat.services.worker_asking import Asking, Question
 from zcat.storage.reading import let_threads_run
 from zcat.storage.shared_dataset import SharedDataset
@@ -113,7 +114,7 @@ class WorkerReads:
             if held is not None:
                 held.used_s = Loop.now_s()
         target = Target(known.key, known.info, cast(Any, known.cached))
-        return OpenDataset(target, cast(Any, bringer), cast(Any, bringer), self._limits)
+        return OpenDataset(Supply(target, cast(Any, bringer)), cast(Any, bringer), self._limits)
 
     def _learn(self, place: _Place, wait_s: float, is_fresh: bool) -> _Known:
         before = self._board.generations()

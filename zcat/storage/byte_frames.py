@@ -115,6 +115,10 @@ class ByteFrame:
             self._kept.put(self._info, nchunk, data)
         return data
 
+    def read_part(self, nchunk: int, blocks: tuple[int, ...]) -> None:
+        """Return None: a chunk is compressed as a whole."""
+        return
+
     def stored_sizes(self) -> NDArray[np.int64] | None:
         """Return None: they are known once the chunks are made."""
         return None

@@ -25,7 +25,8 @@ from zcat.storage.cached_dataset import CachedDataset
 from zcat.storage.disk_budget import DiskBudget, DiskLimits
 
 OPEN_MAX = 32
-"""Datasets kept open though nobody uses them. Each takes five descriptors, and one for each thread that reads."""
+"""Datasets kept open though nobody uses them. Each takes up to six descriptors, and one for each thread that
+reads."""
 
 _FIXED_BYTES = 64 * 1024  # of a lineage without any chunk: header, index, info, and the folder itself
 _RECORD_BYTES = 8  # of each chunk in the frame's index and in presence, at most

@@ -36,8 +36,12 @@ SPECIAL_NONE, SPECIAL_ZEROS, SPECIAL_NAN, SPECIAL_VALUE, SPECIAL_UNINIT = range(
 _FORMATS = frozenset({0, 1, 3, 4})  # how a chunk numbers the same codecs; lz4 and lz4hc are one format
 _VERSION = 5  # all that Blosc2 has written since 2.0, but for chunks of variable-length blocks (6)
 _EXTENDED_HEADER = 0x05
-_MEMCPYED = 0x02
-_UNSPLIT = 0x10
+MEMCPYED = 0x02
+UNSPLIT = 0x10
+"""Bits of the flags at byte 2: blocks are copies; blocks are one stream each, not one for each byte of an item."""
+DELTA = 3
+"""The filter that stores differences to a chunk's first block. C-Blosc2 gives wrong values when it decodes single
+blocks of such a chunk (seen up to 3.3.3): only the whole may be decoded."""
 _FORMAT_ZSTD = 4
 _FLAGS_REFUSED = 0x8F  # dictionary, longer header, codec per block, lazy; instrumented
 _BLOSCLZ_BYTES_MAX = 8 * MIB  # longer runs overflow a counter in its decoder: c-blosc2 #801
@@ -66,27 +70,38 @@ def check_chunk(
     Raises:
         BadChunk: it was not decoded; the message says what was wanted and what came.
     """
-    flags, nbytes, blocksize = _check_sizes(data, geometry, nchunk)
-    if len(data) > nbytes + overhead_bytes:
-        raise BadChunk(f"chunk {nchunk}: {len(data)} bytes compressed for {nbytes} uncompressed")
+    check_header(data, len(data), geometry, nchunk, overhead_bytes)
+
+
+def check_header(
+    data: Buffer, size: int, geometry: Geometry, nchunk: int, overhead_bytes: int = BLOSC2_CHUNK_OVERHEAD
+) -> None:
+    """Do the same as `check_chunk` for a chunk of ``size`` bytes of which only the beginning is here.
+
+    Raises:
+        BadChunk: as there.
+    """
+    flags, nbytes, blocksize = _check_sizes(data, size, geometry, nchunk)
+    if size > nbytes + overhead_bytes:
+        raise BadChunk(f"chunk {nchunk}: {size} bytes compressed for {nbytes} uncompressed")
     special = special_kind(data)
     if data[31] & _FLAGS_REFUSED or data[30]:
         raise BadChunk(
             f"chunk {nchunk}: flags {data[31]:#04x} and {data[30]:#04x} ask for what is not allowed here"
         )
     if special == SPECIAL_VALUE:
-        _check_repeated(len(data) - HEADER_BYTES, geometry, nbytes, blocksize)
+        _check_repeated(size - HEADER_BYTES, geometry, nbytes, blocksize)
         return
     if special != SPECIAL_NONE:
         raise BadChunk(f"chunk {nchunk}: special kind {special}, wanted a repeated value or none")
-    if flags & _MEMCPYED:
-        if len(data) != nbytes + HEADER_BYTES:
-            raise BadChunk(f"chunk {nchunk}: {len(data)} bytes for a plain copy of {nbytes}")
+    if flags & MEMCPYED:
+        if size != nbytes + HEADER_BYTES:
+            raise BadChunk(f"chunk {nchunk}: {size} bytes for a plain copy of {nbytes}")
         return
-    _check_pipeline(data, flags, nchunk)
+    _check_pipeline(data, size, flags, nchunk)
     nblocks = -(-nbytes // blocksize)
-    if len(data) < HEADER_BYTES + 4 * nblocks:
-        raise BadChunk(f"chunk {nchunk}: {len(data)} bytes cannot hold {nblocks} block offsets")
+    if size < HEADER_BYTES + 4 * nblocks:
+        raise BadChunk(f"chunk {nchunk}: {size} bytes cannot hold {nblocks} block offsets")
 
 
 def plain_chunk(
@@ -101,7 +116,7 @@ def plain_chunk(
         BadChunk: it does not pass the gate.
     """
     if len(data) >= HEADER_BYTES and special_kind(data) not in (SPECIAL_NONE, SPECIAL_VALUE):
-        _check_sizes(data, geometry, nchunk)
+        _check_sizes(data, len(data), geometry, nchunk)
         return special_chunk(special_kind(data), geometry, nchunk)
     check_chunk(data, geometry, nchunk, overhead_bytes)
     return bytes(data)
@@ -152,7 +167,7 @@ def _zero_blocks(geometry: Geometry, nchunk: int) -> bytes:
     nbytes, blocksize = geometry.chunk_nbytes(nchunk), _blocksize(geometry, nchunk)
     nblocks = -(-nbytes // blocksize)
     size = HEADER_BYTES + 8 * nblocks
-    flags = _EXTENDED_HEADER | _UNSPLIT | _FORMAT_ZSTD << 5
+    flags = _EXTENDED_HEADER | UNSPLIT | _FORMAT_ZSTD << 5
     sizes = _SIZES.pack(_VERSION, 1, flags, geometry.typesize, nbytes, blocksize, size)
     starts = struct.pack(f"<{nblocks}i", *range(size - 4 * nblocks, size, 4))
     return sizes + bytes(16) + starts + bytes(4 * nblocks)
@@ -169,15 +184,15 @@ def _item_bytes(geometry: Geometry) -> int:
     return geometry.array.itemsize if geometry.array else geometry.typesize
 
 
-def _check_sizes(data: Buffer, geometry: Geometry, nchunk: int) -> tuple[int, int, int]:
-    if len(data) < HEADER_BYTES:
+def _check_sizes(data: Buffer, size: int, geometry: Geometry, nchunk: int) -> tuple[int, int, int]:
+    if min(size, len(data)) < HEADER_BYTES:
         raise BadChunk(f"chunk {nchunk}: {len(data)} bytes, a header alone has {HEADER_BYTES}")
     version, _, flags, typesize, nbytes, blocksize, cbytes = _SIZES.unpack_from(data)
     wanted = geometry.chunk_nbytes(nchunk)
     if version != _VERSION or flags & _EXTENDED_HEADER != _EXTENDED_HEADER:
         raise BadChunk(f"chunk {nchunk}: version {version}, flags {flags:#04x}: not a chunk of Blosc2")
-    if cbytes != len(data):
-        raise BadChunk(f"chunk {nchunk}: its header says {cbytes} bytes, there are {len(data)}")
+    if cbytes != size:
+        raise BadChunk(f"chunk {nchunk}: its header says {cbytes} bytes, there are {size}")
     if nbytes != wanted or nbytes < 1:
         raise BadChunk(f"chunk {nchunk}: {nbytes} bytes uncompressed, wanted {wanted}")
     if typesize != geometry.typesize:
@@ -201,11 +216,11 @@ def _check_repeated(item_bytes: int, geometry: Geometry, nbytes: int, blocksize:
         raise BadChunk(f"a repeated value of {item_bytes} bytes in {nbytes} bytes of items of {width}")
 
 
-def _check_pipeline(data: Buffer, flags: int, nchunk: int) -> None:
+def _check_pipeline(data: Buffer, size: int, flags: int, nchunk: int) -> None:
     codec = flags >> 5
     if codec not in _FORMATS:
         raise BadChunk(f"chunk {nchunk}: codec format {codec} is not one of Blosc2's own")
-    if codec == 0 and len(data) > _BLOSCLZ_BYTES_MAX:
-        raise BadChunk(f"chunk {nchunk}: {len(data)} bytes of blosclz, the limit is {_BLOSCLZ_BYTES_MAX}")
+    if codec == 0 and size > _BLOSCLZ_BYTES_MAX:
+        raise BadChunk(f"chunk {nchunk}: {size} bytes of blosclz, the limit is {_BLOSCLZ_BYTES_MAX}")
     if not FILTERS.issuperset(data[16:22]):
         raise BadChunk(f"chunk {nchunk}: filters {list(data[16:22])} are not all Blosc2's own")

@@ -14,6 +14,10 @@ class Digests:
         self._held: dict[tuple[str, int], bytes] = {}
         self._lock = threading.Lock()
 
+    def known(self, lineage: str, nchunk: int) -> bytes | None:
+        """Give the digest of a chunk if it was computed before."""
+        return self._held.get((lineage, nchunk))
+
     def of(self, lineage: str, nchunk: int, data: bytes) -> bytes:
         """Give the digest of a chunk, computed at its first read."""
         key = (lineage, nchunk)

@@ -33,13 +33,14 @@ from zcat.model.dataset import DatasetInfo, Entry, Kind
 from zcat.names import shown
 from zcat.protocol.messages import Change
 from zcat.storage.beneath import SPARSE_INDEX, RootFolder, Stamp, lineage_of, stamp_of
+from zcat.storage.block_layout import ChunkPart
 from zcat.storage.byte_frames import ByteFrame, ByteFrames
 from zcat.storage.digests import Digests
 from zcat.storage.disk import storage_failed
 from zcat.storage.frame_source import ContiguousFrame, FrameSource, SparseFrame
 from zcat.storage.hdf5.hdf5_files import Found, Hdf5Files
 from zcat.storage.open_sources import OpenSources
-from zcat.storage.root import Chunk, Looked, OnChange
+from zcat.storage.root import Chunk, Looked, OnChange, check_blocks, part_of
 from zcat.storage.scan import Scan, scan
 from zcat.storage.watch import Watcher, WatchTimes
 
@@ -161,6 +162,21 @@ class DirectoryRoot:
                 raise BadSelection(f"{shown(path)} has chunks 0 to {nchunks - 1}, not {nchunk}")
             data = source.read_chunk(nchunk)
         return Chunk(data, self._digests.of(lineage, nchunk, data))
+
+    def part(
+        self, path: str, lineage: str, nchunk: int, blocks: tuple[int, ...], vouch: bool
+    ) -> ChunkPart | Chunk:
+        """Read some blocks of one chunk, as ``Root.part`` says."""
+        held = self._hdf5.holder(path) if self._hdf5 else None
+        if held is not None:
+            return part_of(held[0].chunk(held[1], lineage, nchunk), blocks, vouch)
+        with self._use_lineage(path, lineage) as source:
+            check_blocks(path, source.info.geometry, nchunk, blocks)
+            part = source.frame.read_part(nchunk, blocks)
+        known = self._digests.known(lineage, nchunk) if vouch else None
+        if part is None or (vouch and known is None):
+            return part_of(self.chunk(path, lineage, nchunk), blocks, vouch)
+        return replace(part, whole_digest=known)
 
     def watch(self, on_change: OnChange) -> None:
         """Begin to watch, as ``Root.watch`` says."""

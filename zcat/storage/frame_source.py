@@ -28,7 +28,15 @@ from zcat.storage.attributes import (
     trailer_bytes,
 )
 from zcat.storage.beneath import SPARSE_INDEX
-from zcat.storage.chunk_gate import HEADER_BYTES, SPECIAL_NONE, plain_chunk, special_chunk, special_kind
+from zcat.storage.block_layout import BlockLayout, ChunkPart, cut, head_bytes, spans_of
+from zcat.storage.chunk_gate import (
+    HEADER_BYTES,
+    SPECIAL_NONE,
+    check_header,
+    plain_chunk,
+    special_chunk,
+    special_kind,
+)
 from zcat.storage.disk import pread_exactly
 from zcat.storage.frame_format import (
     FrameHeader,
@@ -76,6 +84,18 @@ class FrameSource(Protocol):
         """
         ...
 
+    def read_part(self, nchunk: int, blocks: tuple[int, ...]) -> ChunkPart | None:
+        """Return blocks of a chunk; None if all of it should be read: it is hardly more, or cannot be cut.
+
+        Args:
+            nchunk: which chunk.
+            blocks: ascending.
+
+        Raises:
+            BadContent, StorageFailed: as for `read_chunk`.
+        """
+        ...
+
     def stored_sizes(self) -> NDArray[np.int64] | None:
         """Return the length of what `read_chunk` gives, ``(nchunks,)``; None if that is too much work.
 
@@ -117,6 +137,28 @@ class ContiguousFrame:
             return special_chunk(special_of(offset), self.geometry, nchunk)
         cbytes = int.from_bytes(header[12:16], "little")
         return plain_chunk(pread_exactly(self._fd, cbytes, self._begin + offset), self.geometry, nchunk)
+
+    def read_part(self, nchunk: int, blocks: tuple[int, ...]) -> ChunkPart | None:
+        """Return blocks of a chunk, as `FrameSource` says. Nothing else of the chunk is read."""
+        at = self._begin + int(self._offsets[nchunk])
+        header = self._chunk_header(nchunk)
+        if header is None or special_kind(header) != SPECIAL_NONE:
+            return None
+        check_header(header, int.from_bytes(header[12:16], "little"), self.geometry, nchunk)
+        head = pread_exactly(self._fd, head_bytes(header), at)
+        try:
+            layout = BlockLayout.read(head)
+            if not layout.is_worth_cutting(blocks):
+                return None
+            runs = {
+                start: pread_exactly(self._fd, stop - start, at + start) for start, stop in layout.runs(blocks)
+            }
+            part = ChunkPart(head, blocks, b"".join(_cut_out(runs, layout, nblock) for nblock in blocks))
+            for nblock, span in spans_of(part, layout):
+                layout.check_block(nblock, span)
+        except BadChunk:
+            return None
+        return part
 
     def _chunk_header(self, nchunk: int) -> bytes | None:
         """Read the header of a chunk; None of one that is only in the index."""
@@ -198,9 +240,20 @@ class SparseFrame:
         finally:
             os.close(fd)
 
+    def read_part(self, nchunk: int, blocks: tuple[int, ...]) -> ChunkPart | None:
+        """Return blocks of a chunk, as `FrameSource` says."""
+        return cut(self.read_chunk(nchunk), blocks)
+
     def stored_sizes(self) -> NDArray[np.int64] | None:
         """Return None: it would take a look at every file."""
         return None
+
+
+def _cut_out(runs: dict[int, bytes], layout: BlockLayout, nblock: int) -> memoryview:
+    """Find a block in the run of neighbours that was read."""
+    start, stop = int(layout.starts[nblock]), int(layout.stops[nblock])
+    begin = max(run for run in runs if run <= start)
+    return memoryview(runs[begin])[start - begin : stop - begin]
 
 
 def _read_header(fd: int, *, is_sparse: bool) -> FrameHeader:

@@ -41,7 +41,7 @@ class Presence:
             StorageFailed: the disk is full or failed.
             BadContent: the file has another length than ``nchunks``.
         """
-        self._fd = _open(path, nchunks, is_sparse=False)
+        self._fd = open_records(path, nchunks, is_sparse=False)
         self._states: npt.NDArray[np.uint8] = np.empty(0, np.uint8)
         if nchunks:
             # Read through a map, write by pwrite: a store into a map that finds the disk full is no error but
@@ -74,6 +74,18 @@ class Presence:
         """Return those of ``chunks`` that are not whole, in their order."""
         return chunks[self._states[chunks] < WHOLE]
 
+    def any_partial(self, chunks: Indices) -> bool:
+        """Say whether any of ``chunks`` is there in part."""
+        return bool((self._states[chunks] == PARTIAL).any())
+
+    def partial(self) -> Indices:
+        """Number the chunks of which some blocks are there, in ascending order."""
+        return np.flatnonzero(self._states == PARTIAL)
+
+    def present(self) -> Indices:
+        """Number the chunks of which anything is there, in ascending order."""
+        return np.flatnonzero(self._states >= PARTIAL)
+
     def whole(self) -> Indices:
         """Number the chunks that are whole, in ascending order."""
         return np.flatnonzero(self._states >= WHOLE)
@@ -93,7 +105,7 @@ class Digests:
             StorageFailed: the disk is full or failed.
             BadContent: the file has another length than ``nchunks`` records.
         """
-        self._fd = _open(path, nchunks * DIGEST_BYTES, is_sparse=True)
+        self._fd = open_records(path, nchunks * DIGEST_BYTES)
 
     def close(self) -> None:
         """Let go of the file. A second call does nothing."""
@@ -109,7 +121,18 @@ class Digests:
         pwrite_all(self._fd, digest, nchunk * DIGEST_BYTES)
 
 
-def _open(path: Path, length: int, is_sparse: bool) -> int:
+def open_records(path: Path, length: int, is_sparse: bool = True) -> int:
+    """Open a file of records, or create it with zeros; return its descriptor.
+
+    Args:
+        path: of the file.
+        length: in bytes.
+        is_sparse: what was never written takes no room; False if the file is to be mapped.
+
+    Raises:
+        StorageFailed: the disk is full or failed.
+        BadContent: the file has another length.
+    """
     try:
         fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
     except OSError as error:

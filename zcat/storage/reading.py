@@ -17,12 +17,13 @@ import numpy as np
 import numpy.typing as npt
 
 from zcat.errors import BadContent, BadSelection, Unavailable
-from zcat.model.blocks import block_count, block_grid, blocks_of_points
+from zcat.model.blocks import block_count, block_grid, blocks_of_piece, blocks_of_points
 from zcat.model.dataset import ArrayGeometry, DatasetInfo
 from zcat.model.dtypes import parse_dtype
 from zcat.model.geometry import BytePiece, byte_pieces, pieces, points_by_chunk, read_piece
 from zcat.model.selection import Indices, Points, Selection
 from zcat.names import shown
+from zcat.storage.block_layout import may_cut
 from zcat.storage.block_order import is_block_order
 from zcat.storage.cached_dataset import CachedDataset
 
@@ -41,10 +42,6 @@ PART_SHARE_MAX = 1 / 4
 # 60 us per block, 2.5 ms for 40 of them; all of the chunk takes 2.4 ms, and lets other threads run. Up to a half,
 # then, the gather is the faster one, and beyond it reading all costs at most twice what the gather would.
 POINTS_SHARE_MAX = 1 / 2
-
-_DELTA = 3
-"""The filter that stores differences to a chunk's first block. C-Blosc2 gives wrong values when it decodes single
-blocks of such a chunk (seen up to 3.3.3): only the whole may be decoded."""
 
 
 class ChunkAbsent(Unavailable):
@@ -67,6 +64,9 @@ class ChunkSource(Protocol):
 
     def handle(self, nchunk: int) -> Any | None:
         """Return this thread's Blosc2 handle by which parts of that chunk can be read; None if there is none."""
+
+    def handle_of_blocks(self, nchunk: int, blocks: Indices) -> Any | None:
+        """Return the handle to read these blocks of a chunk that `chunk` did not give; None if they are absent."""
 
 
 class LooseChunks:
@@ -99,6 +99,10 @@ class LooseChunks:
             return None
         return self._cached.handle(nchunk)
 
+    def handle_of_blocks(self, nchunk: int, blocks: Indices) -> Any | None:
+        """Return a handle if the blocks are cached ones."""
+        return self._cached.handle_of_blocks(nchunk, blocks) if self._cached is not None else None
+
 
 def let_threads_run() -> None:
     """Have Blosc2 release the interpreter's lock while it decompresses a chunk; for the whole process.
@@ -126,14 +130,11 @@ def read_selection(source: ChunkSource, selection: Selection, field: str | None 
     """
     decoder = _Decoder(source)
     result = np.empty(selection.shape, decoder.dtype)
-    absent = []
+    absent: list[int] = []
     for piece in pieces(decoder.array, selection):
-        chunk = source.chunk(piece.nchunk)
-        if chunk is None:
+        place: tuple[Any, ...] = (*piece.outside, ...)  # with "..." it is a view even of a 0-d array
+        if not decoder.read(piece.nchunk, piece.inside, None if absent else result[place]):
             absent.append(piece.nchunk)
-        elif not absent:
-            place: tuple[Any, ...] = (*piece.outside, ...)  # with "..." it is a view even of a 0-d array
-            decoder.read(piece.nchunk, chunk, piece.inside, result[place])
     _refuse_absent(source, absent)
     return _field(result, field)
 
@@ -154,13 +155,13 @@ def read_points(source: ChunkSource, points: Points, field: str | None = None) -
     """
     decoder = _Decoder(source)
     result = np.empty(points.size, decoder.dtype)
-    absent = []
+    absent: list[int] = []
     for nchunk, coordinates, positions in points_by_chunk(decoder.array, points):
-        chunk = source.chunk(nchunk)
-        if chunk is None:
+        items = decoder.pick(nchunk, coordinates, is_wanted=not absent)
+        if items is None:
             absent.append(nchunk)
         elif not absent:
-            result[positions] = decoder.pick(nchunk, chunk, coordinates)
+            result[positions] = items
     _refuse_absent(source, absent)
     return _field(result, field)
 
@@ -181,7 +182,7 @@ def read_bytes(source: ChunkSource, start: int, stop: int) -> bytearray:
             absent.append(piece.nchunk)
         elif not absent:
             out = whole[piece.offset : piece.offset + piece.stop - piece.start]
-            if not _has_blocks(chunk) or not _read_part_of_frame(source, piece, out):
+            if not may_cut(chunk) or not _read_part_of_frame(source, piece, out):
                 _read_whole_of_frame(source, piece, chunk, out)
     _refuse_absent(source, absent)
     return result
@@ -199,33 +200,57 @@ class _Decoder:
         self._chunksize = source.info.geometry.chunksize
         self._raw: Bytes = np.empty(0, np.uint8)
 
-    def read(self, nchunk: int, chunk: Buffer, inside: Inside, out: npt.NDArray[Any]) -> None:
-        """Write what is ``inside`` a chunk to ``out``."""
+    def read(self, nchunk: int, inside: Inside, out: npt.NDArray[Any] | None) -> bool:
+        """Write what is ``inside`` a chunk to ``out``, if it is not None; False if it is not all there."""
+        chunk = self._source.chunk(nchunk)
+        if chunk is None:
+            handle = self._source.handle_of_blocks(nchunk, blocks_of_piece(self.array, inside))
+            if handle is None:
+                return False
+        if out is None:
+            return True
         low, high = _box(inside)
-        handle = self._source.handle(nchunk) if _has_blocks(chunk) and self._is_part(low, high) else None
-        if handle is None:
-            if out.nbytes == self._chunksize and out.flags.c_contiguous and self._is_in_order:
-                _decompress(self._source, nchunk, chunk, out.reshape(-1).view(np.uint8))
-            else:
-                out[...] = read_piece(self._items(nchunk, chunk), self.array, inside)
-        elif out.flags.c_contiguous and all(isinstance(part, slice) and part.step == 1 for part in inside):
+        if chunk is not None:
+            handle = self._source.handle(nchunk) if may_cut(chunk) and self._is_part(low, high) else None
+            if handle is None:
+                self._read_whole(nchunk, chunk, inside, out)
+                return True
+        if out.flags.c_contiguous and all(isinstance(part, slice) and part.step == 1 for part in inside):
             self._read_box(handle, nchunk, low, out)
         else:
             box = np.empty([stop - start for start, stop in zip(low, high, strict=True)], self.dtype)
             self._read_box(handle, nchunk, low, box)
             out[...] = _within(box, inside, low)
+        return True
 
-    def pick(self, nchunk: int, chunk: Buffer, coordinates: Indices) -> npt.NDArray[Any]:
-        """Return the items at ``(npoints, ndim)`` coordinates inside a chunk."""
-        if _has_blocks(chunk) and len(coordinates) and self.array.shape:
-            touched = blocks_of_points(self.array, coordinates)
-            handle = self._source.handle(nchunk) if len(touched) <= self._nblocks * POINTS_SHARE_MAX else None
-            if handle is not None:
-                return self._gather(handle, nchunk, coordinates)
-        blocks = np.array(self.array.blocks, np.int64)
-        outer, inner = np.divmod(coordinates, blocks)
+    def pick(self, nchunk: int, coordinates: Indices, is_wanted: bool) -> npt.NDArray[Any] | None:
+        """Return the items at ``(npoints, ndim)`` coordinates inside a chunk; None if not all of them are there.
+
+        Just some array if they are not wanted.
+        """
+        chunk = self._source.chunk(nchunk)
+        touched = blocks_of_points(self.array, coordinates)
+        handle = None
+        if chunk is None:
+            handle = self._source.handle_of_blocks(nchunk, touched)
+            if handle is None:
+                return None
+        if not is_wanted:
+            return coordinates
+        if chunk is not None and self.array.shape:
+            is_part = may_cut(chunk) and len(touched) <= self._nblocks * POINTS_SHARE_MAX
+            handle = self._source.handle(nchunk) if is_part else None
+        if chunk is None or handle is not None:
+            return self._gather(handle, nchunk, coordinates)
+        outer, inner = np.divmod(coordinates, np.array(self.array.blocks, np.int64))
         items = self._items(nchunk, chunk).reshape(*block_grid(self.array), *self.array.blocks)
         return np.asarray(items[(*outer.T, *inner.T)])
+
+    def _read_whole(self, nchunk: int, chunk: Buffer, inside: Inside, out: npt.NDArray[Any]) -> None:
+        if out.nbytes == self._chunksize and out.flags.c_contiguous and self._is_in_order:
+            _decompress(self._source, nchunk, chunk, out.reshape(-1).view(np.uint8))
+        else:
+            out[...] = read_piece(self._items(nchunk, chunk), self.array, inside)
 
     def _gather(self, handle: Any, nchunk: int, coordinates: Indices) -> npt.NDArray[Any]:
         """Have Blosc2 decode each block that holds a point, once."""
@@ -262,11 +287,6 @@ class _Decoder:
             self._raw = np.empty(self._chunksize, np.uint8)  # PERF: kept, since fresh pages cost 0.2 ms per MiB
         _decompress(self._source, nchunk, chunk, self._raw)
         return self._raw.view(self.dtype)
-
-
-def _has_blocks(chunk: Buffer) -> bool:
-    """Say whether single blocks of a chunk may be decoded."""
-    return _DELTA not in bytes(chunk[16:22])
 
 
 def _box(inside: Inside) -> tuple[Corner, Corner]:

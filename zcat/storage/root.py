@@ -5,11 +5,15 @@ A root may be a folder of files, or later one HDF5 file, or something in memory.
 """
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Protocol
 
-from zcat.model.dataset import DatasetInfo, Entry
+from zcat.errors import BadSelection
+from zcat.model.blocks import block_count
+from zcat.model.dataset import DatasetInfo, Entry, Geometry
+from zcat.names import shown
 from zcat.protocol.messages import Change
+from zcat.storage.block_layout import ChunkPart, cut
 
 OnChange = Callable[[set[str] | None], None]
 """Told that something changed: at or below these paths, or anywhere (None). Called by a thread of the root."""
@@ -79,6 +83,24 @@ class Root(Protocol):
         """
         ...
 
+    def part(
+        self, path: str, lineage: str, nchunk: int, blocks: tuple[int, ...], vouch: bool
+    ) -> ChunkPart | Chunk:
+        """Read some blocks of one chunk, or all of it where that is hardly more or cannot be cut.
+
+        Args:
+            path: of an array.
+            lineage: of it.
+            nchunk: which chunk.
+            blocks: which blocks, ascending.
+            vouch: also give the digest of the whole chunk.
+
+        Raises:
+            BadSelection: there is no such chunk or block.
+            ZcatError: as `chunk` says.
+        """
+        ...
+
     def watch(self, on_change: OnChange) -> None:
         """Begin to tell about changes, first that everything has to be looked at. Once only."""
         ...
@@ -86,3 +108,25 @@ class Root(Protocol):
     def close(self) -> None:
         """Stop watching and close all files. Comes after the last call of any other method."""
         ...
+
+
+def part_of(chunk: Chunk, blocks: tuple[int, ...], vouch: bool) -> ChunkPart | Chunk:
+    """Cut a chunk that is at hand, as `Root.part` says."""
+    part = cut(chunk.data, blocks)
+    if part is None:
+        return chunk
+    return replace(part, whole_digest=chunk.digest) if vouch else part
+
+
+def check_blocks(path: str, geometry: Geometry, nchunk: int, blocks: tuple[int, ...]) -> None:
+    """Make sure that a dataset has a chunk and some of its blocks.
+
+    Raises:
+        BadSelection: it has not.
+    """
+    if not 0 <= nchunk < geometry.nchunks:
+        raise BadSelection(f"{shown(path)} has chunks 0 to {geometry.nchunks - 1}, not {nchunk}")
+    if geometry.array is None:
+        raise BadSelection(f"{shown(path)} is no array: its chunks are given whole")
+    if blocks and blocks[-1] >= block_count(geometry.array):
+        raise BadSelection(f"{shown(path)} has blocks 0 to {block_count(geometry.array) - 1}, not {blocks[-1]}")

@@ -107,6 +107,10 @@ class SharedDataset:
             self._handles.frame = handle
         return handle
 
+    def handle_of_blocks(self, nchunk: int, blocks: npt.NDArray[np.int64]) -> Any | None:
+        """Return None: parts of chunks are for the process that owns the cache."""
+        return None
+
     def sizes(self) -> npt.NDArray[np.int64]:
         """Return the compressed size of each chunk in bytes, 0 where it is absent. Checks nothing."""
         sizes = np.zeros(self.info.geometry.nchunks, np.int64)

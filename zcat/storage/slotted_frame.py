@@ -144,6 +144,23 @@ class SlottedFrame:
         assert HEADER_BYTES <= len(data) <= self.slot_bytes
         pwrite_all(self._fd, data, self._slot_at(nchunk))
 
+    def write_part(self, nchunk: int, at: int, data: Buffer) -> None:
+        """Put a part of a chunk into its slot, ``at`` bytes behind the chunk's begin. It has passed the gate.
+
+        Raises:
+            StorageFailed: as for `write_chunk`.
+        """
+        assert 0 <= nchunk < self.nchunks
+        assert 0 <= at <= at + len(data) <= self.slot_bytes
+        pwrite_all(self._fd, data, self._slot_at(nchunk) + at)
+
+    def slot_view(self, nchunk: int, start: int, stop: int) -> memoryview:
+        """Return bytes of a slot without copying them, whatever they are."""
+        assert 0 <= nchunk < self.nchunks
+        assert 0 <= start <= stop <= self.slot_bytes
+        at = self._slot_at(nchunk)
+        return self._view[at + start : at + stop]
+
     def chunk_view(self, nchunk: int) -> memoryview:
         """Return the bytes of a chunk without copying them; as many as its own header says.
 

@@ -11,6 +11,7 @@ from zcat.errors import BadConfig
 from zcat.model.dataset import DatasetInfo, Entry
 from zcat.names import check_path, shown
 from zcat.protocol.messages import Change
+from zcat.storage.block_layout import ChunkPart
 from zcat.storage.byte_frames import ByteFrames
 from zcat.storage.directory_root import DirectoryRoot, DirectoryTimes
 from zcat.storage.hdf5.hdf5_files import Hdf5Files, has_signature
@@ -73,6 +74,12 @@ class Hdf5Root:
     def chunk(self, path: str, lineage: str, nchunk: int) -> Chunk:
         """Read one chunk, as ``Root.chunk`` says."""
         return self._root.chunk(self.inner(path), lineage, nchunk)
+
+    def part(
+        self, path: str, lineage: str, nchunk: int, blocks: tuple[int, ...], vouch: bool
+    ) -> ChunkPart | Chunk:
+        """Read some blocks of one chunk, as ``Root.part`` says."""
+        return self._root.part(self.inner(path), lineage, nchunk, blocks, vouch)
 
     def watch(self, on_change: OnChange) -> None:
         """Begin to watch, as ``Root.watch`` says; by polling, since only this file of its folder matters."""
