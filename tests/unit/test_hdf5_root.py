@@ -1,4 +1,6 @@
+import contextlib
 import os
+import random
 import threading
 from pathlib import Path
 
@@ -11,7 +13,7 @@ from hdf5_files import wave, write
 from network import eventually
 
 from zcat.errors import Busy, DatasetUnknown, NotReadable, Stale, ZcatError
-from zcat.limits import MIB
+from zcat.limits import GIB, MIB
 from zcat.model.dataset import Kind
 from zcat.storage.byte_frames import ByteFrames
 from zcat.storage.digests import Digests
@@ -22,7 +24,7 @@ from zcat.storage.hdf5 import served
 from zcat.storage.hdf5.hdf5_file import Tools
 from zcat.storage.hdf5.hdf5_files import Hdf5Files
 from zcat.storage.hdf5.hdf5_root import Hdf5Root
-from zcat.storage.hdf5.sandbox import Sandbox
+from zcat.storage.hdf5.sandbox import Sandbox, SandboxLimits
 from zcat.storage.hdf5.served import Served
 
 OWNER = "ab" * 16
@@ -499,6 +501,48 @@ def test_readers_at_the_same_time_have_one_conversion(tmp_path, opened, sandbox)
     assert asked == ["chunk"]
     assert len(got) == 6
     assert len({chunk.digest for chunk in got}) == 1
+
+
+def damaged(raw, chance):
+    """Change some bytes, mostly where HDF5 keeps its own: at the beginning, and behind what marks a header."""
+    changed = bytearray(raw)
+    marks = [at for mark in (b"OHDR", b"SNOD", b"TREE", b"HEAP", b"GCOL", b"FRHP") for at in _found(raw, mark)]
+    for _ in range(chance.choice([1, 3, 20])):
+        at = (chance.choice(marks) if marks and chance.random() < 0.8 else 0) + chance.randrange(200)
+        changed[at % len(raw)] = chance.choice([0, 1, 0x7F, 0x80, 0xFF, chance.randrange(256)])
+    return bytes(changed)
+
+
+def _found(raw, mark):
+    at = raw.find(mark)
+    while at >= 0:
+        yield at
+        at = raw.find(mark, at + 1)
+
+
+@pytest.mark.parametrize("libver", ["earliest", "latest"])
+def test_damaged_files_leave_the_rest_of_the_root_readable(tmp_path, libver):
+    chance = random.Random(libver)
+    folder = tmp_path / "root"
+    folder.mkdir()
+    all_kinds(folder / "good.h5")
+    with h5py.File(tmp_path / "small.h5", "w", libver=libver) as file:
+        for name, given in VARIETY.items():
+            options = given if isinstance(given, dict) else {"data": given}
+            file.create_dataset(f"entry/{name}", **options).attrs["unit"] = "K"
+    raw = (tmp_path / "small.h5").read_bytes()
+    for number in range(20):
+        (folder / f"bad{number}.h5").write_bytes(damaged(raw, chance))
+
+    limits = SandboxLimits(memory_bytes=GIB, cpu_s=1, wall_s=20)
+    with Sandbox(1, limits, readable=folder) as sandbox, Opened(folder, tmp_path / "state", sandbox) as root:
+        for path, entry in sorted(root.known.items()):
+            if entry.problem is None and entry.kind is Kind.ARRAY:
+                with contextlib.suppress(ZcatError, ValueError):
+                    root.read(path)
+
+        assert "good.h5/entry/data/gzip" in root.known
+        np.testing.assert_array_equal(root.read("good.h5/entry/data/lzf"), wave((100, 90)))
 
 
 def test_damage_in_one_dataset_leaves_the_others_readable(tmp_path, opened):

@@ -34,7 +34,7 @@ from zcat.storage.hdf5.sandbox import Sandbox, SandboxLimits
 
 WICKED = textwrap.dedent(
     """
-    import os, signal, socket, sys, time
+    import os, signal, socket, sys, threading, time
     from zcat.errors import NotReadable
     from zcat.storage.hdf5.wire import Answer
     from zcat.storage.hdf5.worker import main
@@ -71,6 +71,10 @@ WICKED = textwrap.dedent(
         "lying bodies": op(lambda: say(b"\\x0c\\0\\0\\0\\x81\\xa6bodies\\x91\\xcd\\xff\\xff")),
         "no map": op(lambda: say(b"\\x01\\0\\0\\0\\x90")),
         "no fields": op(lambda: say(b"\\x09\\0\\0\\0\\x81\\xa6bodies\\x90")),
+        "read": lambda file, fields: Answer({"is": len(open(fields["path"], "rb").read())}, []),
+        "socket": op(lambda: socket.socket().fileno()),
+        "program": op(lambda: os.execv("/bin/true", ["true"])),
+        "thread": op(lambda: threading.Thread(target=int).start()),
         "write": lambda file, fields: open(fields["path"], "wb", buffering=0).write(b"x" * 100),
         "sum": lambda file, fields: Answer({"is": sum(fields["numbers"])}, [b"a" * fields["size"], b""]),
     }
@@ -80,8 +84,15 @@ WICKED = textwrap.dedent(
 LIMITS = SandboxLimits(memory_bytes=GIB, cpu_s=20, wall_s=30, answer_bytes_max=MIB)
 
 
-def wicked(count=1, limits=LIMITS):
-    return Sandbox(count, limits, (sys.executable, "-c", WICKED))
+def wicked(count=1, limits=LIMITS, readable=None):
+    return Sandbox(count, limits, (sys.executable, "-c", WICKED), readable)
+
+
+def confinement():
+    """Say what a process of this machine can be confined by."""
+    code = "from zcat.storage.hdf5.confine import confine; print(*confine(['/usr']), sep=',')"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    return done.stdout
 
 
 @pytest.fixture(scope="module")
@@ -195,6 +206,41 @@ def test_a_worker_may_write_no_file_and_sees_little_of_our_environment(fd, tmp_p
             sandbox.call("write", {"path": str(tmp_path / "new")}, fd)
 
 
+@pytest.mark.skipif("landlock" not in confinement(), reason="a kernel without Landlock")
+def test_a_worker_opens_nothing_beside_its_root(fd, path, tmp_path):
+    (tmp_path / "secret").write_text("secret")
+    with wicked(readable=path.parent) as sandbox:
+        assert sandbox.call("read", {"path": str(path)}, fd)[0]["is"] == path.stat().st_size
+        pid = pid_of(sandbox, fd)
+        with pytest.raises(Busy):
+            sandbox.call("read", {"path": str(tmp_path / "secret")}, fd)
+        with pytest.raises(Busy):
+            sandbox.call("write", {"path": str(path.parent / "new")}, fd)
+        assert pid_of(sandbox, fd) != pid
+    assert not (path.parent / "new").exists()
+
+
+@pytest.mark.skipif("seccomp" not in confinement(), reason="a kernel without seccomp")
+def test_a_worker_makes_no_connection_and_starts_no_program(fd, path):
+    with wicked(readable=path.parent) as sandbox:
+        assert sandbox.call("thread", {}, fd)[0] == {"is": None}
+        for op in ("socket", "program"):
+            with pytest.raises(Busy):
+                sandbox.call(op, {}, fd)
+
+
+def test_a_root_that_was_made_anew_is_read_by_a_new_worker(tmp_path, path):
+    root = tmp_path / "root"
+    with Sandbox(1, LIMITS, readable=root) as sandbox:
+        for _ in range(2):
+            root.mkdir()
+            copied = root / "sound.h5"
+            copied.write_bytes(path.read_bytes())
+            with open(copied, "rb") as file:
+                assert [item.path for item in read_inventory(sandbox, file.fileno())] == SOUND
+            shutil.rmtree(root)
+
+
 def test_one_worker_that_hangs_does_not_disturb_the_others(fd):
     with wicked(2, SandboxLimits(memory_bytes=GIB, wall_s=20)) as sandbox, ThreadPoolExecutor(1) as pool:
         hung = pool.submit(sandbox.call, "hang", {}, fd)
@@ -284,7 +330,7 @@ def test_a_worker_dies_with_the_process_that_started_it_even_when_it_hangs(path)
         """
         import os, sys, threading
         from zcat.storage.hdf5.sandbox import Sandbox
-        sandbox = Sandbox(1, worker=(sys.executable, "-c", sys.argv[2]))
+        sandbox = Sandbox(1, worker=(sys.executable, "-c", sys.argv[2]), readable=sys.argv[1])
         fd = os.open(sys.argv[1], os.O_RDONLY)
         print(sandbox.call("pid", {}, fd)[0]["is"], flush=True)
         sandbox.call("spin", {}, fd)
@@ -322,8 +368,9 @@ def test_nothing_is_left_open(fd):
 
 
 @pytest.fixture(scope="module")
-def sandbox():
-    with Sandbox(2, SandboxLimits(memory_bytes=GIB, cpu_s=1, wall_s=20)) as sandbox:
+def sandbox(tmp_path_factory):
+    limits = SandboxLimits(memory_bytes=GIB, cpu_s=1, wall_s=20)
+    with Sandbox(2, limits, readable=tmp_path_factory.getbasetemp()) as sandbox:
         yield sandbox
 
 

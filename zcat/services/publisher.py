@@ -177,9 +177,10 @@ class Publisher:
         owner = self._identity.owner
         self._byte_frames = ByteFrames(Path(config.state) / "converted", limits, config.root, owner)
         watch = WatchTimes(poll_s=config.poll_s, rescan_s=config.rescan_s)
-        tools = Tools(owner, Sandbox(config.hdf5_workers), self._byte_frames, Digests())
-        hdf5 = Hdf5Files(tools, Path(config.state) / "hdf5")
         path = Path(config.path)
+        folder = path.parent if path.is_file() else path  # a file that takes the place of another is read, too
+        sandbox = Sandbox(config.hdf5_workers, readable=folder)
+        hdf5 = Hdf5Files(Tools(owner, sandbox, self._byte_frames, Digests()), Path(config.state) / "hdf5")
         kind = Hdf5Root if path.is_file() else DirectoryRoot
         try:
             return kind(path, owner, self._byte_frames, DirectoryTimes(config.settle_s, watch), hdf5)

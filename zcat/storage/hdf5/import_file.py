@@ -87,7 +87,7 @@ def import_file(file: Path, folder: Path, *, force: bool = False, progress: Prog
     try:
         if not has_signature(fd):
             raise BadConfig(f"{shown(str(file), 200)} is no HDF5 file")
-        with Sandbox(_WORKERS) as sandbox, _new_folder(folder) as partial:
+        with Sandbox(_WORKERS, readable=file) as sandbox, _new_folder(folder) as partial:
             return _Import(sandbox, fd, partial, progress or _silent).run()
     finally:
         os.close(fd)

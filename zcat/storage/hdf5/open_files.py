@@ -83,6 +83,8 @@ def _open(fd: int) -> h5py.File:
     name = f"/proc/self/fd/{fd}"
     try:
         return h5py.File(name, "r", driver="sec2", locking=False)
+    except PermissionError:
+        raise
     except OSError as error:
         if "already open for" not in str(error):
             raise BadContent(f"no HDF5 file that can be read: {_cleaned(error, name)}") from None

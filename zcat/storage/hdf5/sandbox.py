@@ -84,17 +84,26 @@ class SandboxLimits:
 class Sandbox:
     """A pool of workers. Any thread may call."""
 
-    def __init__(self, count: int, limits: SandboxLimits | None = None, worker: Sequence[str] = WORKER) -> None:
+    def __init__(
+        self,
+        count: int,
+        limits: SandboxLimits | None = None,
+        worker: Sequence[str] = WORKER,
+        readable: Path | None = None,
+    ) -> None:
         """Start nothing yet.
 
         Args:
             count: of workers, at most; as many calls are answered at a time.
             limits: of each of them.
             worker: the command that starts one, without its numbers.
+            readable: the folder that all files are in, or the file; workers can open nothing else, where the
+                kernel knows how to prevent that. None for all files.
         """
         assert count > 0
         self._limits = limits or SandboxLimits()
         self._command = tuple(worker)
+        self._readable = () if readable is None else (os.path.abspath(readable),)
         self._changed = threading.Condition()
         self._idle: list[_Worker] = []
         self._at_work: set[_Worker] = set()
@@ -187,7 +196,7 @@ class Sandbox:
             if worker is not None:
                 self._idle.remove(worker)
             else:
-                worker = _Worker(self._command, self._limits)
+                worker = _Worker(self._command, self._limits, self._readable)
                 self.started += 1
             self._at_work.add(worker)
         return worker
@@ -213,12 +222,13 @@ class _EndedIdle(Exception):
 class _Worker:
     """One process, asked by one thread at a time. `kill` may be called by another one."""
 
-    def __init__(self, command: tuple[str, ...], limits: SandboxLimits) -> None:
+    def __init__(self, command: tuple[str, ...], limits: SandboxLimits, readable: tuple[str, ...]) -> None:
         self.files: list[tuple[int, int]] = []
         """Those that it has open, probably."""
         self.ended_idle = False
         self._command = command
         self._limits = limits
+        self._readable = readable
         self._lock = threading.Lock()
         self._is_killed = False
         self._process: subprocess.Popen[bytes] | None = None
@@ -295,7 +305,7 @@ class _Worker:
                 if self._is_killed:
                     raise Closed("the sandbox for HDF5 files is closed")
                 self._process = subprocess.Popen(
-                    [*self._command, *map(str, numbers)],
+                    [*self._command, *map(str, numbers), *self._readable],
                     stdin=subprocess.DEVNULL,
                     stdout=subprocess.DEVNULL,
                     stderr=subprocess.DEVNULL,  # what HDF5 and the allocator say when they give up
@@ -314,10 +324,11 @@ class _Worker:
         finally:
             theirs.close()
             os.close(life_read)
-        if header:
+        if "code" in header:
             raise StorageFailed(
                 f"a worker process for HDF5 did not start: {shown(str(header.get('message')), 600)}"
             )
+        log.debug("hdf5 worker started %s", kv(pid=self._process.pid, confined=header.get("confined")))
 
     def _obituary(self) -> Exception:
         """Say what it died of."""

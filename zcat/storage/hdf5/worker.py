@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from zcat.errors import BadRequest, TooLarge, ZcatError
 from zcat.names import shown
+from zcat.storage.hdf5.confine import confine
 from zcat.storage.hdf5.wire import Answer, receive, send
 
 if TYPE_CHECKING:
@@ -28,6 +29,8 @@ Handler = Callable[["OpenFile", dict[str, Any]], Answer]
 EXIT_IDLE = 0
 EXIT_MEMORY = 3
 
+_NUMBERS = 6
+
 _REQUEST_BODIES_BYTES_MAX = 0
 _OPEN_DESCRIPTORS_MAX = 64
 
@@ -38,9 +41,10 @@ def main(handlers: Callable[[], Mapping[str, Handler]], arguments: list[str]) ->
     Args:
         handlers: loads HDF5 and gives what answers each kind of request.
         arguments: numbers: descriptor of the socket, of the life line; limits of memory in bytes, of CPU time per
-            request in seconds, of an answer in bytes; and the seconds without a request after which it ends.
+            request in seconds, of an answer in bytes; and the seconds without a request after which it ends. Then
+            the paths below which files may be opened; none for all.
     """
-    sock_fd, life_fd, memory_bytes, cpu_s, answer_bytes_max, idle_s = map(int, arguments)
+    sock_fd, life_fd, memory_bytes, cpu_s, answer_bytes_max, idle_s = map(int, arguments[:_NUMBERS])
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     _die_with(life_fd)
     _limit(memory_bytes)
@@ -48,11 +52,14 @@ def main(handlers: Callable[[], Mapping[str, Handler]], arguments: list[str]) ->
     try:
         by_name = handlers()
         _close_plugins()
+        files = importlib.import_module("zcat.storage.hdf5.open_files").OpenFiles()
+        readable = arguments[_NUMBERS:]
+        confined = confine(readable) if readable else []
     except Exception as error:
         send(sock, {"code": "failed", "message": _said(error)}, [])
         raise
-    send(sock, {}, [])
-    _serve(sock, by_name, cpu_s, answer_bytes_max, idle_s)
+    send(sock, {"confined": confined}, [])
+    _serve(sock, files, by_name, (cpu_s, answer_bytes_max, idle_s))
 
 
 def handlers() -> Mapping[str, Handler]:
@@ -63,9 +70,9 @@ def handlers() -> Mapping[str, Handler]:
 
 
 def _serve(
-    sock: socket.socket, by_name: Mapping[str, Handler], cpu_s: int, answer_bytes_max: int, idle_s: int
+    sock: socket.socket, files: "OpenFiles", by_name: Mapping[str, Handler], limits: tuple[int, int, int]
 ) -> None:
-    files = importlib.import_module("zcat.storage.hdf5.open_files").OpenFiles()
+    cpu_s, answer_bytes_max, idle_s = limits
     while select.select([sock], [], [], idle_s)[0]:
         try:
             fields, _, fds = receive(sock, _REQUEST_BODIES_BYTES_MAX, fds_max=1)
@@ -76,6 +83,8 @@ def _serve(
             header, bodies = _answer(by_name, files, fields, fds, answer_bytes_max)
         except MemoryError:  # what HDF5 left half done, nobody knows
             os._exit(EXIT_MEMORY)
+        except PermissionError:  # the root was moved, or made anew, since this process was confined to it
+            os._exit(EXIT_IDLE)
         finally:
             for fd in fds:
                 os.close(fd)
@@ -96,7 +105,7 @@ def _answer(
             raise TooLarge(f"an answer of {size} bytes, the limit is {bytes_max}")
     except ZcatError as error:
         return {"code": error.code, "message": error.message}, []
-    except MemoryError:
+    except (MemoryError, PermissionError):
         raise
     except Exception as error:  # a foreign file makes h5py raise nearly anything
         return {"code": "bad-content", "message": _said(error)}, []
