@@ -361,7 +361,7 @@ def test_nothing_is_left_open(fd):
     with Sandbox(1, LIMITS, ("/no/such/program",)) as sandbox, pytest.raises(StorageFailed):
         sandbox.call("pid", {}, fd)
 
-    assert len(os.listdir("/proc/self/fd")) == before
+    assert len(os.listdir("/proc/self/fd")) <= before  # less, if something of an earlier test is closed late
 
 
 # -- the workers that there are --------------------------------------------------------------------------
