@@ -241,3 +241,20 @@ def test_use_by_workers_counts_when_room_is_made(staff):
     read(worker, "sst", "x.b2nd", (slice(0, 50), slice(0, 50)))
     eventually(lambda: told)
     assert told == [[0]]
+
+
+def test_small_slices_come_in_blocks_to_workers_as_well(staff, folder):
+    large = (np.random.default_rng(0).integers(0, 1000, 600 * 500).cumsum() % 65_521).reshape(600, 500)
+    write_array(folder / "large.b2nd", large, chunks=(300, 500), blocks=(20, 125))
+    staff.begin()
+    worker = staff.worker()
+    eventually(lambda: read(worker, "sst", "large.b2nd", np.s_[0, 0]) is not None)
+    for key in (np.s_[290:310, 10:20], np.s_[([3, 599], [0, 499])], np.s_[299:301, 14:15]):
+        assert np.array_equal(read(worker, "sst", "large.b2nd", key), large[key])
+    parts = staff.subscriber.health()["fetched"]["parts"]
+    assert (fetched(staff.subscriber), parts) == (0, 4)
+    other = staff.worker()
+    assert np.array_equal(read(other, "sst", "large.b2nd", np.s_[295:305, 12:18]), large[295:305, 12:18])
+    assert staff.subscriber.health()["fetched"]["parts"] == parts
+    assert np.array_equal(read(worker, "sst", "large.b2nd"), large)
+    assert np.array_equal(read(other, "sst", "large.b2nd", np.s_[::7]), large[::7])

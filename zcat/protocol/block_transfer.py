@@ -100,6 +100,20 @@ class _Line:
             self.owed_bytes -= coming.wanted.nbytes
 
 
+def batches(parts: Sequence[WantedPart]) -> Iterator[list[WantedPart]]:
+    """Cut a list of parts into such as fit one request."""
+    batch: list[WantedPart] = []
+    count = 0
+    for wanted in parts:
+        count += len(wanted.part.blocks)
+        if batch and (len(batch) == CHUNKS_PER_REQUEST_MAX or count > BLOCKS_PER_REQUEST_MAX):
+            yield batch
+            batch, count = [], len(wanted.part.blocks)
+        batch.append(wanted)
+    if batch:
+        yield batch
+
+
 class BlockTransfer:
     """All parts of chunks on their way to this process. Belongs to one thread."""
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from zcat.model.dataset import Compression, Entry, Geometry
+from zcat.protocol.block_messages import Part
 from zcat.protocol.codec import Buffer
 from zcat.protocol.messages import Failed, Sizes, SizesReply
 
@@ -65,6 +66,24 @@ class Bring:
 
 
 @dataclass(frozen=True, slots=True)
+class BringParts:
+    """Have parts of chunks brought into the cache. Answered by one `Brought`, or `Failed`."""
+
+    verb: ClassVar[str] = "bring-parts"
+    bodies: ClassVar[str | None] = None
+    root: str
+    owner: str
+    path: str
+    lineage: str
+    number: int
+    """As in `Bring`; not 0."""
+    parts: tuple[Part, ...]
+    """As many as ``blocks`` may have."""
+    sizes: tuple[int, ...]
+    """A guess of the bytes of each."""
+
+
+@dataclass(frozen=True, slots=True)
 class Brought:
     """Chunks are in the cache; or in here, where there is no room for them or the worker has another file."""
 
@@ -80,7 +99,7 @@ class Brought:
 
 @dataclass(frozen=True, slots=True)
 class Abandon:
-    """Nobody waits for the `Bring` of that ``id`` any more. Not answered."""
+    """Nobody waits for the `Bring` or `BringParts` of that ``id`` any more. Not answered."""
 
     verb: ClassVar[str] = "abandon"
     bodies: ClassVar[str | None] = None
@@ -123,5 +142,8 @@ class Passed:
 
 
 WORKER_MESSAGES: dict[str, type[Any]] = {
-    cls.verb: cls for cls in (Open, Opened, Bring, Brought, Abandon, Used, Pass, Passed, Sizes, SizesReply, Failed)
-}
+    cls.verb: cls
+    for cls in (
+        Open, Opened, Bring, BringParts, Brought, Abandon, Used, Pass, Passed, Sizes, SizesReply, Failed,
+    )
+}  # fmt: skip

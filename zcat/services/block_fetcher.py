@@ -165,6 +165,8 @@ class BlockFetcher:
 
     def _want(self, fetch: BlockFetch, target: Target, parts: Sequence[WantedPart], bulk: bool) -> None:
         error = self._origins.why_away(target.key.origin)
+        if error is None and not self.serves(target.key.origin):
+            error = VerbUnknown(f"the publisher of root {target.key.root} knows of no blocks")
         if error is not None:
             fetch.answer.set_exception(error)
             return

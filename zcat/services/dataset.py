@@ -49,6 +49,8 @@ class ReadLimits:
     """Uncompressed bytes of chunks that are fetched at a time."""
     fetch_timeout_s: float
     """For each window."""
+    in_blocks: bool = True
+    """Small parts of chunks are fetched in blocks."""
 
 
 class OpenDataset:

@@ -109,7 +109,7 @@ class Subscriber:
         self._subscriptions: dict[Origin, Subscription] = {}  # replaced as a whole, so that any thread may read it
         self._wanted: list[_Want] = []
         self._versions = Versions(self._cache, self._changed)
-        self.read_limits = ReadLimits(config.window_bytes, config.fetch_timeout_s)
+        self.read_limits = ReadLimits(config.window_bytes, config.fetch_timeout_s, config.block_reads)
         """Of every read."""
         self._pause = threading.Event()  # set when closing, so that nobody sleeps through it
 
@@ -337,7 +337,7 @@ class Subscriber:
     # -- inside: readers' threads ------------------------------------------------------------------------
 
     def _supply(self, target: Target) -> Supply:
-        limits = PlanLimits() if self._config.block_reads else None
+        limits = PlanLimits() if self.read_limits.in_blocks else None
         return Supply(target, self._fetcher.whole, self._fetcher.blocks, limits)
 
     def _followed(self, name: str, owner: str | None) -> list[Subscription]:

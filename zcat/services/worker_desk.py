@@ -14,12 +14,13 @@ from functools import partial
 
 import numpy as np
 
-from zcat.errors import Closed, Stale, ZcatError
+from zcat.errors import Closed, Stale, StorageFailed, ZcatError
 from zcat.model.dataset import DatasetInfo
 from zcat.net.loop import Loop
 from zcat.net.sockets import Socket
 from zcat.net.wire import Part, Parts, Sent, send
 from zcat.protocol import envelope
+from zcat.protocol.block_transfer import WantedPart
 from zcat.protocol.codec import pack
 from zcat.protocol.messages import Failed, Message, Sizes, decode, encode
 from zcat.protocol.transfer import DatasetKey
@@ -27,6 +28,7 @@ from zcat.protocol.worker_messages import (
     WORKER_MESSAGES,
     Abandon,
     Bring,
+    BringParts,
     Brought,
     Open,
     Opened,
@@ -34,6 +36,7 @@ from zcat.protocol.worker_messages import (
     Passed,
     Used,
 )
+from zcat.services.block_fetcher import BlockFetch, BlockFetcher
 from zcat.services.board import ROOTS_CELL, Board, cell_of
 from zcat.services.fetcher import Fetch, Fetcher, Target
 from zcat.services.subscriber import Subscriber
@@ -55,12 +58,12 @@ Passing = Callable[[Pass], Passed]
 
 @dataclass(slots=True)
 class _Bringing:
-    """A `Bring` that is under way."""
+    """A `Bring` or `BringParts` that is under way."""
 
     target: Target
-    asked: Bring
+    asked: Bring | BringParts
     wanted: list[int]
-    fetch: Fetch
+    fetch: Fetch | BlockFetch
     until_s: float
 
 
@@ -83,6 +86,7 @@ class WorkerDesk:
         self._board = board
         self._passing = passing
         self._fetcher: Fetcher = subscriber.around.fetcher.whole
+        self._blocks: BlockFetcher = subscriber.around.fetcher.blocks
         self._loop: Loop = subscriber.around.loop
         self._infos: OrderedDict[DatasetKey, DatasetInfo] = OrderedDict()
         self._infos_lock = threading.Lock()
@@ -135,6 +139,8 @@ class WorkerDesk:
                 self._do(route, id, partial(self._open, message))
             case Bring():
                 self._do(route, id, partial(self._bring, route, id, message))
+            case BringParts():
+                self._do(route, id, partial(self._bring_parts, route, id, message))
             case Abandon():
                 bringing = self._bringing.pop((bytes(route[0]), id), None)
                 if bringing is not None:
@@ -229,17 +235,29 @@ class WorkerDesk:
         if not missing and cached is not None and cached.number == asked.number:
             return Brought()
         fetch = self._fetcher.begin(target, missing, asked.bulk)
-        bringing = _Bringing(target, asked, wanted, fetch, Loop.now_s() + self._give_up_s)
+        self._await(route, id, _Bringing(target, asked, wanted, fetch, Loop.now_s() + self._give_up_s))
+        return None
+
+    def _bring_parts(self, route: list[Part], id: int, asked: BringParts) -> None:
+        target = self._target(asked)
+        if target is None:
+            raise Stale(f"{asked.path}: this version was not read for long")
+        if target.cached is None or target.cached.number != asked.number:
+            raise StorageFailed(f"{asked.path}: not cached where the worker looks; whole chunks can be passed on")
+        parts = [WantedPart(part, nbytes) for part, nbytes in zip(asked.parts, asked.sizes, strict=True)]
+        fetch = self._blocks.begin(target, parts)
+        self._await(route, id, _Bringing(target, asked, [], fetch, Loop.now_s() + self._give_up_s))
+
+    def _await(self, route: list[Part], id: int, bringing: _Bringing) -> None:
         name = bytes(route[0]), id
         hand_over(self._loop, lambda: self._bringing.update({name: bringing}))
-        fetch.answer.add_done_callback(
+        bringing.fetch.answer.add_done_callback(
             lambda _: hand_over(self._loop, partial(self._brought, route, id, bringing))
         )
-        return None
 
     def _gathered(self, route: list[Part], id: int, bringing: _Bringing) -> Brought:
         """Give the chunks themselves to a worker that does not have the file open that they are in."""
-        loose, cached = dict(bringing.fetch.answer.result()), bringing.target.cached
+        loose, cached = dict(bringing.fetch.answer.result() or {}), bringing.target.cached
         rest = [nchunk for nchunk in bringing.wanted if nchunk not in loose]
         if cached is not None:
             with cached.reading(rest):
@@ -264,7 +282,7 @@ class WorkerDesk:
         else:
             self._changed((told.root, told.owner))  # it reads what is no longer the cache's: let it look again
 
-    def _target(self, asked: Bring | Used) -> Target | None:
+    def _target(self, asked: Bring | BringParts | Used) -> Target | None:
         """Find what a worker reads; None if it was not asked about for long."""
         key = DatasetKey(asked.root, asked.owner, asked.path, asked.lineage)
         with self._infos_lock:

@@ -15,10 +15,12 @@ import numpy as np
 from zcat.errors import BadContent, StorageFailed
 from zcat.model.dataset import DatasetInfo
 from zcat.net.loop import Loop
+from zcat.protocol.block_plan import PlanLimits
+from zcat.protocol.block_transfer import WantedPart, batches
 from zcat.protocol.codec import unpack_attributes
 from zcat.protocol.messages import Sizes, SizesReply
-from zcat.protocol.transfer import DatasetKey
-from zcat.protocol.worker_messages import Bring, Open, Opened, Pass, Passed, Used
+from zcat.protocol.transfer import DatasetKey, Origin
+from zcat.protocol.worker_messages import Bring, BringParts, Open, Opened, Pass, Passed, Used
 from zcat.services.board import ROOTS_CELL, Board
 from zcat.services.dataset import OpenDataset, ReadLimits
 from zcat.services.fetcher import Loose, Target
@@ -114,7 +116,9 @@ class WorkerReads:
             if held is not None:
                 held.used_s = Loop.now_s()
         target = Target(known.key, known.info, cast(Any, known.cached))
-        return OpenDataset(Supply(target, cast(Any, bringer)), cast(Any, bringer), self._limits)
+        limits = PlanLimits() if self._limits.in_blocks else None
+        supply = Supply(target, cast(Any, bringer), cast(Any, _PartsBringer(self._asking, known)), limits)
+        return OpenDataset(supply, cast(Any, bringer), self._limits)
 
     def _learn(self, place: _Place, wait_s: float, is_fresh: bool) -> _Known:
         before = self._board.generations()
@@ -194,3 +198,46 @@ class _Fetch:
     def abandon(self) -> None:
         """Nobody waits any more."""
         self._asking.abandon(self._question)
+
+
+class _PartsBringer:
+    """Brings parts of chunks of one dataset, in the place of a ``BlockFetcher``."""
+
+    def __init__(self, asking: Asking, known: _Known) -> None:
+        self._asking = asking
+        self._known = known
+
+    def serves(self, _origin: Origin) -> bool:
+        """Say whether blocks may be asked for: if the origin has none, the subscriber says so at once."""
+        return self._known.cached is not None
+
+    def begin(self, _target: Target, parts: Sequence[WantedPart], bulk: bool = False) -> "_PartsFetch":
+        """Have parts of chunks brought into the cache."""
+        assert not bulk, "a worker prefetches nothing"
+        return _PartsFetch(self._asking, self._known, parts)
+
+
+class _PartsFetch:
+    """Parts of chunks that a thread waits for."""
+
+    def __init__(self, asking: Asking, known: _Known, parts: Sequence[WantedPart]) -> None:
+        self._asking = asking
+        assert known.cached is not None
+        key, number = known.key, known.cached.number
+        where = (key.root, key.owner, key.path, key.lineage, number)
+        self._questions = [
+            asking.begin(
+                BringParts(*where, tuple(each.part for each in batch), tuple(each.nbytes for each in batch))
+            )
+            for batch in batches(parts)
+        ]
+
+    def result(self, wait_s: float) -> None:
+        """Wait until the blocks are in the cache; raises as ``BlockFetch.result`` does."""
+        for question in self._questions:
+            self._asking.wait(question, wait_s)
+
+    def abandon(self) -> None:
+        """Nobody waits any more."""
+        for question in self._questions:
+            self._asking.abandon(question)

@@ -30,6 +30,17 @@ BLOCKS = "blocks"
 Bits = npt.NDArray[np.bool_]
 
 
+def read_record(fd: int, nblocks: int, nchunk: int) -> Bits:
+    """Read which blocks of a chunk are there, out of the file of bits; its mark is `PARTIAL`.
+
+    Raises:
+        StorageFailed, BadContent: the disk failed, or the file is another one.
+    """
+    record_bytes = -(-nblocks // 8)
+    record = pread_exactly(fd, record_bytes, nchunk * record_bytes)
+    return np.unpackbits(np.frombuffer(record, np.uint8), count=nblocks).view(np.bool_)
+
+
 class PartialChunks:
     """What is there of chunks that are not whole.
 
@@ -58,8 +69,7 @@ class PartialChunks:
         """Say of each block of a chunk whether it is there; of one that is not `PARTIAL`, none."""
         if self._presence[nchunk] != PARTIAL:
             return np.zeros(self._nblocks, np.bool_)
-        record = pread_exactly(self._fd, self._record_bytes, nchunk * self._record_bytes)
-        return np.unpackbits(np.frombuffer(record, np.uint8), count=self._nblocks).view(np.bool_)
+        return read_record(self._fd, self._nblocks, nchunk)
 
     def nbytes(self, nchunk: int) -> int:
         """Return about how many bytes are there of a chunk."""

@@ -7,6 +7,7 @@ being read (`slot_locks`) keeps them from being punched meanwhile.
 
 import contextlib
 import mmap
+import os
 import threading
 import weakref
 from collections.abc import Iterator
@@ -18,11 +19,13 @@ import numpy as np
 import numpy.typing as npt
 
 from zcat.errors import StorageFailed
+from zcat.model.blocks import block_count
 from zcat.model.dataset import DatasetInfo
 from zcat.storage.cache_folders import FRAME, PRESENCE
 from zcat.storage.cached_dataset import Chunks, runs
 from zcat.storage.disk import storage_failed
-from zcat.storage.presence import VERIFIED
+from zcat.storage.partial_chunks import BLOCKS, Bits, read_record
+from zcat.storage.presence import PARTIAL, VERIFIED
 from zcat.storage.slot_locks import SlotLocks
 from zcat.storage.slotted_frame import SlottedFrame
 
@@ -50,6 +53,9 @@ class SharedDataset:
             opened.callback(self._frame.close)
             self.number = self._frame.number
             """Of the frame's file: another one may be made in its place."""
+            array = info.geometry.array
+            self._nblocks = block_count(array) if array is not None else 0
+            self._blocks_fd = -1
             self._states = _mapped(Path(folder, PRESENCE), info.geometry.nchunks)
             self._locks = SlotLocks(str(self._path))
             opened.callback(self._locks.close)
@@ -100,6 +106,9 @@ class SharedDataset:
     def handle(self, nchunk: int) -> Any | None:
         """Return this thread's Blosc2 handle on the frame; see `CachedDataset.handle`."""
         assert self._states[nchunk] == VERIFIED, f"chunk {nchunk} was not held on to"
+        return self._handle()
+
+    def _handle(self) -> Any | None:
         handle = getattr(self._handles, "frame", None)
         if handle is None:
             with self.reading((0,)), contextlib.suppress(OSError, RuntimeError):  # Blosc2 looks at slot 0
@@ -107,9 +116,27 @@ class SharedDataset:
             self._handles.frame = handle
         return handle
 
+    def any_partial(self, chunks: Chunks) -> bool:
+        """Say whether blocks of any of ``chunks`` are here without the rest."""
+        return bool((self._states[np.asarray(chunks, np.int64)] == PARTIAL).any())
+
+    def blocks_there(self, nchunk: int) -> Bits | None:
+        """Say of each block of a chunk that is not whole whether it is there; None if there are none."""
+        if not self._nblocks or self._states[nchunk] != PARTIAL:
+            return None
+        if self._blocks_fd < 0:
+            with self._used_lock:
+                self._open_blocks()
+        return read_record(self._blocks_fd, self._nblocks, nchunk)
+
+    def may_store_parts(self, nchunk: int) -> bool:
+        """Say whether the owner of the cache may keep blocks of a chunk; only it knows for sure."""
+        return self._nblocks > 1
+
     def handle_of_blocks(self, nchunk: int, blocks: npt.NDArray[np.int64]) -> Any | None:
-        """Return None: parts of chunks are for the process that owns the cache."""
-        return None
+        """Return this thread's Blosc2 handle, to read blocks of a chunk that `chunk` did not give."""
+        there = self.blocks_there(nchunk)
+        return self._handle() if there is not None and there[blocks].all() else None
 
     def sizes(self) -> npt.NDArray[np.int64]:
         """Return the compressed size of each chunk in bytes, 0 where it is absent. Checks nothing."""
@@ -125,6 +152,15 @@ class SharedDataset:
                 return None
             used, self._used, self._is_used = self._used, np.zeros(len(self._used), np.bool_), False
         return used
+
+    def _open_blocks(self) -> None:
+        if self._blocks_fd >= 0:
+            return
+        try:
+            self._blocks_fd = os.open(self._path.with_name(BLOCKS), os.O_RDONLY | os.O_CLOEXEC)
+        except OSError as error:
+            raise storage_failed(f"opening {BLOCKS}", error) from None
+        weakref.finalize(self, os.close, self._blocks_fd)
 
     def _spans(self, chunks: Chunks | None) -> list[tuple[int, int]]:
         if chunks is None:
