@@ -1,11 +1,20 @@
-"""A client that costs little: many keep-alive connections in one thread, one request at a time on each."""
+"""A client that costs little: many keep-alive connections in one thread, one request at a time on each.
+
+Whether it is fast enough for what it measures, it says itself: `Load.client_share` is the part of the time that it
+was busy. Near 1, the server might have been faster.
+"""
 
 import selectors
 import socket
 import statistics
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass
 from urllib.parse import urlsplit
+
+_ROOM_BYTES = 1 << 20
+_ANSWERS_MIN = 3
+_PATIENCE_S = 120
 
 
 @dataclass(frozen=True)
@@ -16,60 +25,97 @@ class Load:
     p50_ms: float
     p99_ms: float
     body_bytes: int
+    """Of the last answer."""
+    client_share: float
+    """Of one core, that this client took."""
 
 
-def load(url: str, connections: int, seconds: float) -> Load:
-    """Ask for ``url`` on each connection again and again.
+def load(url: str, connections: int, seconds: float, headers: Mapping[str, str] | None = None) -> Load:
+    """Ask for ``url`` on each connection again and again, and wait for the last answers.
 
     Raises:
-        RuntimeError: an answer is not 200.
+        RuntimeError: an answer is no success, or does not come.
     """
     parts = urlsplit(url)
-    address = (parts.hostname or "", parts.port or 80)
     target = parts.path + (f"?{parts.query}" if parts.query else "")
-    request = f"GET {target} HTTP/1.1\r\nHost: {parts.netloc}\r\n\r\n".encode()
-    poll = selectors.DefaultSelector()
-    waiting: dict[socket.socket, tuple[float, bytearray]] = {}
-    for _ in range(connections):
-        client = socket.create_connection(address)
-        client.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        poll.register(client, selectors.EVENT_READ)
-        client.sendall(request)
-        waiting[client] = (time.perf_counter(), bytearray())
-    times: list[float] = []
-    size = 0
-    begun_s = time.perf_counter()
-    until_s = begun_s + seconds
-    while (now_s := time.perf_counter()) < until_s or (len(times) < 3 and now_s < until_s + 60):
-        for key, _ in poll.select(1):
-            client = key.fileobj
-            assert isinstance(client, socket.socket)
-            asked_s, got = waiting[client]
-            got += client.recv(1 << 20)
-            size = _whole(got)
-            if size >= 0:
+    lines = [f"GET {target} HTTP/1.1", f"Host: {parts.netloc}", *(f"{k}: {v}" for k, v in (headers or {}).items())]
+    request = "\r\n".join([*lines, "", ""]).encode()
+    room = memoryview(bytearray(_ROOM_BYTES))
+    with selectors.DefaultSelector() as poll:
+        for _ in range(connections):
+            client = socket.create_connection((parts.hostname or "", parts.port or 80))
+            client.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            poll.register(client, selectors.EVENT_READ, _Answer())
+        times: list[float] = []
+        begun_s, begun_cpu_s = time.perf_counter(), time.process_time()
+        until_s = begun_s + seconds
+        for key in list(poll.get_map().values()):
+            _ask(key, request)
+        while poll.get_map():
+            ready = poll.select(_PATIENCE_S)
+            if not ready:
+                raise RuntimeError(f"{url}: no answer for {_PATIENCE_S} s")
+            for key, _ in ready:
+                if not key.data.take(key.fileobj, room):
+                    continue
                 now_s = time.perf_counter()
-                times.append(now_s - asked_s)
-                client.sendall(request)
-                waiting[client] = (time.perf_counter(), bytearray())
-    took_s = now_s - begun_s
-    for client in waiting:
-        client.close()
+                times.append(now_s - key.data.asked_s)
+                if now_s < until_s or len(times) < _ANSWERS_MIN:
+                    _ask(key, request)
+                else:
+                    poll.unregister(key.fileobj)
+                    key.fileobj.close()  # type: ignore[union-attr]
+        took_s, cpu_s = time.perf_counter() - begun_s, time.process_time() - begun_cpu_s
     ordered = sorted(times)
     p99 = ordered[min(len(ordered) - 1, int(len(ordered) * 0.99))]
-    return Load(len(times) / took_s, statistics.median(ordered) * 1e3, p99 * 1e3, max(size, 0))
+    share = cpu_s / took_s
+    return Load(len(times) / took_s, statistics.median(ordered) * 1e3, p99 * 1e3, key.data.body_bytes, share)
 
 
-def _whole(got: bytearray) -> int:
-    """Give the size of the body if all of the answer is here, else -1."""
-    end = got.find(b"\r\n\r\n")
-    if end < 0:
-        return -1
-    head = bytes(got[:end]).lower()
-    if not head.startswith((b"http/1.1 200", b"http/1.0 200")):
-        raise RuntimeError(bytes(got[:500]).decode(errors="replace"))
-    at = head.find(b"content-length:")
-    if at >= 0:
-        size = int(head[at + 15 :].split(b"\r", 1)[0])
-        return size if len(got) >= end + 4 + size else -1
-    return len(got) - end - 4 if got.endswith(b"0\r\n\r\n") else -1  # chunked
+class _Answer:
+    """What came so far on one connection."""
+
+    def __init__(self) -> None:
+        self.asked_s = 0.0
+        self.body_bytes = 0
+        self._head = b""
+        self._left: int | None = None
+        self._tail = b""
+
+    def begin(self) -> None:
+        """Wait for the next one."""
+        self.asked_s = time.perf_counter()
+        self._head, self._left, self._tail = b"", None, b""
+
+    def take(self, client: socket.socket, room: memoryview) -> bool:
+        """Receive; say whether the answer is whole."""
+        count = client.recv_into(room)
+        if not count:
+            raise RuntimeError("the server closed a connection")
+        if self._left is None and not self._tail:
+            self._head += bytes(room[:count])
+            end = self._head.find(b"\r\n\r\n")
+            if end < 0:
+                return False
+            self.body_bytes, count = 0, len(self._head) - end - 4
+            self._read_head(self._head[:end])
+            self._tail = b"\r\n" + self._head[end + 4 :][-5:]
+        else:
+            self._tail = (self._tail + bytes(room[max(count - 5, 0) : count]))[-5:]
+        self.body_bytes += count
+        if self._left is None:  # chunked
+            return self._tail.endswith(b"0\r\n\r\n")
+        self._left -= count
+        return self._left <= 0
+
+    def _read_head(self, head: bytes) -> None:
+        lower = head.lower()
+        if not lower.startswith((b"http/1.1 20", b"http/1.0 20")):
+            raise RuntimeError(self._head[:500].decode(errors="replace"))
+        at = lower.find(b"content-length:")
+        self._left = int(lower[at + 15 :].split(b"\r", 1)[0]) if at >= 0 else None
+
+
+def _ask(key: selectors.SelectorKey, request: bytes) -> None:
+    key.data.begin()
+    key.fileobj.sendall(request)  # type: ignore[union-attr]

@@ -44,11 +44,23 @@ def progress(text: str) -> None:
 
 def arguments(what: str) -> argparse.ArgumentParser:
     """Give a parser with what every measurement takes."""
-    parser = argparse.ArgumentParser(description=what)
+    parser = _Parser(description=what)
+    parser.add_argument("--quick", action="store_true", help="one round, on less data: to see that it works")
     parser.add_argument("--rounds", type=int, default=5, help="how often everything is measured (default: 5)")
     parser.add_argument("--json", action="store_true", help="print one JSON object instead of a table")
     parser.add_argument("--folder", help="where to put the data (default: a temporary folder)")
     return parser
+
+
+class _Parser(argparse.ArgumentParser):
+    """Makes one round of a quick run."""
+
+    def parse_args(self, args: Any = None, namespace: Any = None) -> Any:
+        """Parse, and make what is quick so."""
+        parsed = super().parse_args(args, namespace)
+        if parsed.quick:
+            parsed.rounds = 1
+        return parsed
 
 
 def machine() -> dict[str, str]:
@@ -81,11 +93,16 @@ def show(title: str, rows: list[Row], against: Mapping[str, str], as_json: bool)
                 ratio = row.median / by_name[other].median
                 line[heading] = ratio if row.unit.endswith("/s") else 1 / ratio
         table.append({**line, **row.notes})
+    show_lines(title, table, as_json)
+
+
+def show_lines(title: str, lines: list[dict[str, Any]], as_json: bool) -> None:
+    """Print lines, each with its cells by heading, as a table, or for programs."""
     if as_json:
-        print(json.dumps({"title": title, "machine": machine(), "rows": table}, indent=1))
+        print(json.dumps({"title": title, "machine": machine(), "rows": lines}, indent=1))
         return
     print(f"\n{title}\n{', '.join(f'{name} {value}' for name, value in machine().items())}\n")
-    print_table(table)
+    print_table(lines)
 
 
 def print_table(lines: list[dict[str, Any]]) -> None:

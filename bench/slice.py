@@ -119,9 +119,13 @@ def main() -> None:
         for dataset in (there, here):
             dataset[:]  # all of it is cached from here on
         fetch = f"{url}/api/fetch/{address}"
-        other = peers.caterva2(opened, args.caterva2, path, room) if args.caterva2 else None
-        theirs = f"{other}/fetch/@public/{path.name}" if other else None
-        if theirs is None:
+        theirs = None
+        if args.caterva2:
+            # resolved no further than its folder: the interpreter itself is often a link
+            environment = Path(args.caterva2).absolute().parent.parent
+            server = peers.caterva2(opened, peers.Data(data, path, room), environment)
+            theirs = server.targets["info"][0].url.replace("/info/", "/fetch/")
+        else:
             print("caterva2 is left out: name the python of its environment by --caterva2")
 
         one: dict[str, Callable[[], float]] = {}
@@ -132,10 +136,8 @@ def main() -> None:
             one[f"{name}: connect"] = partial(median_ms, partial(there.__getitem__, key), count)
             one[f"{name}: HTTP raw"] = partial(p50, f"{fetch}?slice_={text}&fmt=raw", 1, 1.0)
             one[f"{name}: HTTP cframe"] = partial(p50, f"{fetch}?slice_={text}", 1, 1.0)
-            if other:
-                one[f"{name}: caterva2 cframe"] = partial(
-                    p50, f"{other}/fetch/@public/{path.name}?slice_={text}", 1, 1.0
-                )
+            if theirs:
+                one[f"{name}: caterva2 cframe"] = partial(p50, f"{theirs}?slice_={text}", 1, 1.0)
             one[f"{name}: join, cold"] = partial(Cold(brokers, path.name, room), key)
         one["hello, 16 KiB"] = partial(p50, f"{hello}/hello", 1, 1.0)
         rows = report.rounds(one, "ms", args.rounds)
@@ -154,10 +156,8 @@ def main() -> None:
             "HTTP raw": partial(per_s, f"{fetch}?slice_={text}&fmt=raw", args.seconds),
             "HTTP cframe": partial(per_s, f"{fetch}?slice_={text}", args.seconds),
         }
-        if other:
-            many["caterva2 cframe"] = partial(
-                per_s, f"{other}/fetch/@public/{path.name}?slice_={text}", args.seconds
-            )
+        if theirs:
+            many["caterva2 cframe"] = partial(per_s, f"{theirs}?slice_={text}", args.seconds)
         loads = report.rounds(many, "requests/s", args.rounds)
         report.show(
             "64x64, 32 clients", loads, {"of hello": "hello, 16 KiB", "of caterva2": "caterva2 cframe"}, args.json
