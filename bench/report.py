@@ -107,13 +107,19 @@ def show_lines(title: str, lines: list[dict[str, Any]], as_json: bool) -> None:
 
 def print_table(lines: list[dict[str, Any]]) -> None:
     """Print lines, each with its cells by heading, as a table of Markdown."""
+    print("\n".join(table_lines(lines)))
+
+
+def table_lines(lines: list[dict[str, Any]]) -> list[str]:
+    """Give the lines of a table of Markdown."""
     headings = list(dict.fromkeys(heading for line in lines for heading in line))
     cells = [headings, *([_text(line.get(heading)) for heading in headings] for line in lines)]
     widths = [max(len(cell) for cell in column) for column in zip(*cells, strict=True)]
-    for number, line_cells in enumerate(cells):
-        print("| " + " | ".join(cell.ljust(width) for cell, width in zip(line_cells, widths, strict=True)) + " |")
-        if number == 0:
-            print("|" + "|".join("-" * (width + 2) for width in widths) + "|")
+    rows = [
+        "| " + " | ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)) + " |"
+        for row in cells
+    ]
+    return [rows[0], "|" + "|".join("-" * (width + 2) for width in widths) + "|", *rows[1:]]
 
 
 def _text(value: Any) -> str:
