@@ -74,6 +74,13 @@ class HeldDataset:
             place = (slice(low, high), *(slice(0, len(axis)) for axis in others))
             yield place, self.read(Selection((first[low:high], *others)))
 
+    def bring(self, chunks):
+        pass
+
+    def views(self, windows, bulk=True):
+        for window in windows:
+            yield from zip(window, self.chunks(window), strict=True)
+
     def missing_count(self, chunks):
         return 0 if self.complete else len(chunks)
 

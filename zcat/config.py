@@ -139,7 +139,9 @@ class HttpConfig:
     body_max_bytes: int = 16 * MIB
     """Of a request: coordinates, for instance."""
     answer_max_bytes: int = GIB
-    """Of an answer that is made in memory, uncompressed; whole datasets are streamed and have no limit."""
+    """Of an answer that is made in memory: of lists and negative steps, uncompressed, or of a slice as a frame."""
+    slice_max_bytes: int | None = None
+    """Of a slice, uncompressed. None: there is no limit, since large slices are sent while they are read."""
     preview_fetch_bytes: int = 128 * MIB
     """Compressed bytes that one preview (``fit=``) brings into the cache; if more is missing, it is a sample."""
     preview_decode_bytes: int = 2 * GIB

@@ -9,17 +9,19 @@ import resource
 import socket
 import threading
 import time
+import tracemalloc
 from dataclasses import replace
 
 import blosc2
 import numpy as np
 import pytest
-from held_datasets import example_roots, held_app, held_array, held_bytes
+from held_datasets import HeldDataset, example_roots, held_app, held_array, held_bytes
 
 from zcat.config import HttpConfig
 from zcat.errors import AddressInUse, BadConfig, Unavailable
 from zcat.http.server import HttpServer, exposure, raise_file_limit
 from zcat.limits import MIB
+from zcat.model.dataset import Kind
 
 QUICK = HttpConfig(port=0, threads=2, header_deadline_s=0.5, idle_timeout_s=2.0, body_rate_min_bytes=10_000)
 CUBE = "/api/fetch/lab/dir1/ds-3d.b2nd"
@@ -180,6 +182,63 @@ def test_an_answer_that_cannot_be_finished_is_cut_and_not_completed(held, caplog
             get(connection, CUBE)
         assert len(caught.value.partial) <= 500
     assert "the publisher is gone" in caplog.text
+
+
+def test_a_slice_of_any_size_takes_the_memory_of_a_few_pieces(held):
+    huge = huge_zeros()
+    held.datasets["lab"]["huge.b2nd"] = huge
+    size, taken = huge.content.nbytes, 0
+    with serving(held, replace(QUICK, answer_max_bytes=MIB * 200)) as server, connected(server) as raw:
+        tracemalloc.start()
+        raw.sendall(b"GET /api/fetch/lab/huge.b2nd?fmt=raw HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
+        while piece := raw.recv(MIB):
+            taken += len(piece)
+        _, peak = tracemalloc.get_traced_memory()
+        tracemalloc.stop()
+    assert size < taken < size + 1000
+    assert peak < size / 4
+
+
+@pytest.mark.parametrize("slice_", ["", "&slice_=:,1:"])
+def test_a_client_that_goes_away_stops_the_work(held, slice_):
+    huge = huge_zeros()
+    held.datasets["lab"]["huge.b2nd"] = huge
+    path = f"/api/fetch/lab/huge.b2nd?fmt=raw{slice_}"
+    with serving(held, replace(QUICK, idle_timeout_s=100.0)) as server:
+        with connected(server) as raw:
+            raw.sendall(f"GET {path} HTTP/1.1\r\nHost: x\r\n\r\n".encode())
+            assert raw.recv(100).startswith(b"HTTP/1.1 200 OK")
+            wait_until(huge.is_quiet)  # what nobody takes is not read ahead of
+            assert huge.reads < 12
+        wait_until(lambda: not any(thread.name.startswith("zcat-ahead") for thread in threading.enumerate()))
+        assert huge.reads < 12
+
+
+def huge_zeros():
+    """Half a gigabyte that takes no memory, in 128 chunks."""
+    shape, chunks = (128, 1024, 1024), (1, 1024, 1024)
+    array = blosc2.zeros(shape, "f4", chunks=chunks, blocks=(1, 32, 1024))
+    return Huge("huge.b2nd", np.broadcast_to(np.float32(0), shape), array.schunk, Kind.ARRAY)
+
+
+class Huge(HeldDataset):
+    """A dataset that tells when nobody has read for a while."""
+
+    read_at_s = 0.0
+
+    def read(self, what):
+        self.read_at_s = time.monotonic()
+        return super().read(what)
+
+    def is_quiet(self):
+        return self.read_at_s and time.monotonic() > self.read_at_s + 0.3
+
+
+def wait_until(look):
+    until_s = time.monotonic() + WAIT_S
+    while not look():
+        assert time.monotonic() < until_s
+        threading.Event().wait(0.01)
 
 
 def test_parallel_clients_all_get_their_own_answer(server, held):

@@ -12,7 +12,10 @@ FREE_BYTES_MAX = MIB
 """Smaller answers are not counted: the number of threads bounds them."""
 
 KEPT_BYTES_MAX = 256 * MIB
-"""When more than this was taken, and all of it is given back, the process returns its free memory."""
+"""When more than this was taken, and all of it is given back, the process returns its free memory at once."""
+
+KEPT_S = 2.0
+"""After less it does so a little later, if nothing is taken then: fresh pages cost a tenth of an answer's time."""
 
 WAIT_S = 5.0
 """For room, as answers before it are sent."""
@@ -20,10 +23,12 @@ WAIT_S = 5.0
 
 @dataclass(frozen=True, slots=True)
 class AnswerLimits:
-    """Of answers that are made in memory."""
+    """Of answers."""
 
     one_max_bytes: int
-    """Of a single one."""
+    """Of a single one that is made in memory."""
+    slice_max_bytes: int | None
+    """Of a single one that is streamed, uncompressed."""
     together: "Allowance"
     """For those that are being made and sent."""
 
@@ -43,6 +48,7 @@ class Allowance:
         self._waiters = 0
         self._taken = 0
         self._most_taken = 0
+        self._will_trim = False
         self._changed = threading.Condition()
 
     def take(self, nbytes: int) -> "Share":
@@ -68,12 +74,22 @@ class Allowance:
         with self._changed:
             self._taken -= nbytes
             self._changed.notify_all()
-            if self._taken or self._most_taken <= KEPT_BYTES_MAX:
+            if self._taken:
                 return
-            self._most_taken = 0
-        # in a thread of its own, since whoever gives back may be the one that sends to all clients
+            wait_s = KEPT_S if self._most_taken <= KEPT_BYTES_MAX else 0.0
+            if wait_s and self._will_trim:
+                return
+            self._most_taken, self._will_trim = 0, True
+            # in a thread of its own, since whoever gives back may be the one that sends to all clients
+            timer = threading.Timer(wait_s, self._trim)
+        timer.name, timer.daemon = "zcat-trim", True
         with contextlib.suppress(RuntimeError):  # this process ends, and returns all it has
-            threading.Thread(target=return_freed_memory, name="zcat-trim", daemon=True).start()
+            timer.start()
+
+    def _trim(self) -> None:
+        self._will_trim = False
+        if not self._taken:
+            return_freed_memory()
 
     def _has_room(self, nbytes: int) -> bool:
         return self._taken + nbytes <= self._nbytes_max

@@ -48,7 +48,7 @@ def routes(reads: Reads, config: HttpConfig, frame_of: FrameOf) -> dict[str, Any
     """Return the table: URI template of each route, and what answers there."""
     # two of the largest; and most threads go on answering small questions while some wait for room
     together = Allowance(2 * config.answer_max_bytes, waiters_max=config.threads // 4)
-    limits = AnswerLimits(config.answer_max_bytes, together)
+    limits = AnswerLimits(config.answer_max_bytes, config.slice_max_bytes, together)
     previews = PreviewLimits(config.preview_fetch_bytes, config.preview_decode_bytes)
     return {
         "/": Home(),

@@ -9,9 +9,21 @@ from zcat.errors import BadRequest, BadSelection
 from zcat.http import ranges
 from zcat.http.allowance import AnswerLimits
 from zcat.http.bodies import Answer, Phases, not_modified
-from zcat.http.parts import check_content, check_size, encode, part_of, preview_of, shape_headers, stored_body
+from zcat.http.parts import (
+    Part,
+    check_content,
+    check_size,
+    check_wanted,
+    encode,
+    part_of,
+    preview_of,
+    shape_headers,
+    stored_body,
+    stream,
+)
 from zcat.http.query import Query, address_of, query_of_body, query_of_params, whole_number
 from zcat.http.reads import Dataset, FrameOf, Reads
+from zcat.http.streaming import HELD_BYTES
 from zcat.http.whole import Conditions, frame_answer
 from zcat.model.dataset import DatasetInfo
 from zcat.model.selection import Points, check_points
@@ -66,27 +78,48 @@ class Fetch:
         if ranges.is_known(conditions.if_none_match, tag):
             return not_modified(tag)
         if query.is_whole:
-            answer = frame_answer(self._frame_of(dataset), tag, conditions)
+            frame = self._frame_of(dataset)
+            check_wanted(frame.nbytes, query, None)
+            answer = frame_answer(frame, tag, conditions)
             phases.end("frame")
             return answer
         if conditions.range_:
             raise falcon.HTTPError(416, description="a computed answer has no ranges; ask for the part as a slice")
         part = preview or part_of(dataset, query)
-        nbytes = max(part.nbytes, part.held_nbytes)
-        check_size(nbytes, self._limits.one_max_bytes)
+        nbytes = self._checked(part, query)
         headers = {**part.headers, VERSION_HEADER: info.version.text}
         if conditions.is_head:
             return Answer(tag, headers=headers, nbytes=part.length(query.fmt))
         answer = Answer(tag, headers=headers, owner=self._limits.together.take(nbytes))
-        answer.body = stored_body(dataset, part.stored, query.fmt)
+        if part.nbytes <= self._limits.one_max_bytes or query.fmt != "cframe":
+            answer.body = stored_body(dataset, part.stored, query.fmt)
         if answer.body is not None:
             phases.end("read")
+        elif part.is_streamed:
+            answer.body = stream(part, query.fmt, info, self._limits.one_max_bytes)
+            answer.nbytes = part.length(query.fmt)
+            phases.end("begin")
         else:
             block = part.read()
             phases.end("read")
             answer.body = encode(block, query.fmt, info, told)
             phases.end("encode")
         return answer
+
+    def _checked(self, part: Part, query: Query) -> int:
+        """Return how much memory a part takes, if that is not too much, and neither is the part.
+
+        Raises:
+            TooLarge: one of them is.
+        """
+        limits = self._limits
+        check_wanted(part.nbytes, query, limits.slice_max_bytes)
+        if not part.is_streamed:
+            nbytes = max(part.nbytes, part.held_nbytes)
+            check_size(nbytes, limits.one_max_bytes)
+            return nbytes
+        held = HELD_BYTES if query.fmt != "cframe" else limits.one_max_bytes
+        return min(part.nbytes, held)
 
 
 class FetchPoints:

@@ -71,6 +71,7 @@ def _query_fields() -> dict[str, dict[str, Any]]:
         ),
         "reduce": {"type": "string", "enum": [way.value for way in Reduce], "default": Reduce.MEAN.value},
         "exact": text("true: the preview is made of all items, however long that takes; else maybe of a sample"),
+        "max_bytes": text("a larger answer, uncompressed, is refused with 413, and the message has both figures"),
         "filter": text("refused: conditions on items are not offered"),
     }
 

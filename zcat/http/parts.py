@@ -13,21 +13,32 @@ import numpy.typing as npt
 from zcat.errors import BadSelection, NotReadable, TooLarge
 from zcat.http.query import Query
 from zcat.http.reads import Buffer, Dataset
+from zcat.http.streaming import (
+    PIECE_BYTES,
+    PIECE_BYTES_MAX,
+    STREAM_BYTES_MIN,
+    Pieces,
+    begun,
+    blocks,
+    compressed_stream,
+    raw_stream,
+)
 from zcat.limits import MIB
 from zcat.model.dataset import ArrayGeometry, DatasetInfo, Kind
 from zcat.model.dtypes import dtype_text, parse_dtype
-from zcat.model.geometry import WholeChunks, whole_chunks
-from zcat.model.selection import Points, Read, parse_key
+from zcat.model.geometry import WholeChunks, chunks_touched, whole_chunks
+from zcat.model.selection import Points, Read, Selection, parse_key
+from zcat.model.slabs import keeps_order, slabs
 from zcat.names import shown
 from zcat.services.preview import PreviewAsk, PreviewLimits, plan_preview, read_preview
 from zcat.storage.answers import STREAM_CHUNK_BYTES, answer_compression, cframe_of_bytes, chunk_stream
 from zcat.storage.block_order import is_block_order
 from zcat.storage.frame_template import assemble_cframe, frame_template
-from zcat.storage.slice_frames import cframe_of_slice
+from zcat.storage.slice_frames import cframe_of_pieces, cframe_of_slice
 
-STREAM_BYTES_MIN = 64 * MIB
-"""A chunk stream of more is compressed while it is sent, and then nobody can say its length beforehand."""
-
+BROUGHT_BYTES_MAX = 256 * MIB
+"""A part of so much is brought into the cache as a whole before any of it is sent: should its dataset change
+meanwhile, the read begins anew. Of a larger one, the connection is cut."""
 
 PREVIEW_HEADER = "X-Zcat-Preview"
 """What was done to make a preview, as JSON: is it exact, how many items became one, how many chunks were read."""
@@ -46,6 +57,13 @@ class Part:
     """The part as it is stored already, where it is made of whole chunks."""
     told: str = ""
     """What was done to make a preview of it; empty for the part itself."""
+    pieces: Callable[[], Pieces] | None = None
+    """The part, piece by piece; None where it can only be made as a whole."""
+
+    @property
+    def is_streamed(self) -> bool:
+        """It is so large that it is sent while it is read."""
+        return self.pieces is not None and self.nbytes > STREAM_BYTES_MIN
 
     @property
     def nbytes(self) -> int:
@@ -110,15 +128,34 @@ def _array_part(dataset: Dataset, query: Query) -> Part:
     name = query.field
     if not name:
         stored = whole_chunks(dataset.info.geometry, read)
-        return Part(
-            read.shape, dtype, lambda: _in_order(read.finish(dataset.read(read.what))), held_nbytes, stored
-        )
+        finished = lambda: _in_order(read.finish(dataset.read(read.what)))  # noqa: E731
+        return Part(read.shape, dtype, finished, held_nbytes, stored, pieces=_slabs_of(dataset, read, dtype, None))
     if dtype.fields is None or name not in dtype.fields:
         names = ", ".join(dtype.names or ()) or "none, it is not structured"
         raise BadSelection(f"field {shown(name)}: the dataset has {names}")
     field = dtype.fields[name][0]
     shape = read.shape + field.shape
-    return Part(shape, field.base, lambda: _in_order(read.finish(dataset.read(read.what))[name]), held_nbytes)
+    named = lambda: _in_order(read.finish(dataset.read(read.what))[name])  # noqa: E731
+    return Part(shape, field.base, named, held_nbytes, pieces=_slabs_of(dataset, read, dtype, name))
+
+
+def _slabs_of(dataset: Dataset, read: Read, dtype: np.dtype, field: str | None) -> Callable[[], Pieces] | None:
+    array, what = dataset.info.geometry.array, read.what
+    if not isinstance(what, Selection) or what.is_empty or not keeps_order(read):
+        return None
+    assert array is not None
+
+    def slab(part: Selection) -> npt.NDArray[Any]:
+        block = dataset.read(part)
+        return block if field is None else _in_order(block[field])
+
+    def pieces() -> Pieces:
+        if what.size * dtype.itemsize <= BROUGHT_BYTES_MAX:
+            dataset.bring(chunks_touched(array, what))
+        parts = slabs(what, dtype.itemsize, array.chunks, PIECE_BYTES, PIECE_BYTES_MAX)
+        return (functools.partial(slab, part) for part in parts)
+
+    return pieces
 
 
 def _bytes_part(dataset: Dataset, query: Query) -> Part:
@@ -141,7 +178,14 @@ def _bytes_part(dataset: Dataset, query: Query) -> Part:
         span = np.frombuffer(dataset.read_bytes(start, stop), dtype)
         return _in_order(read.finish(span[:: axis.step]))
 
-    return Part(read.shape, dtype, work, stop - start)
+    def span(low: int) -> npt.NDArray[Any]:
+        return np.frombuffer(dataset.read_bytes(low, min(low + step, stop)), dtype)
+
+    chunksize = max(geometry.chunksize, itemsize)
+    step = max(PIECE_BYTES // chunksize, 1) * chunksize // itemsize * itemsize
+    is_plain = keeps_order(read) and axis.step == 1 and stop > start
+    pieces = (lambda: (functools.partial(span, low) for low in range(start, stop, step))) if is_plain else None
+    return Part(read.shape, dtype, work, stop - start, pieces=pieces)
 
 
 def check_size(nbytes: int, nbytes_max: int) -> None:
@@ -152,9 +196,21 @@ def check_size(nbytes: int, nbytes_max: int) -> None:
     """
     if nbytes > nbytes_max:
         raise TooLarge(
-            f"the answer would take {nbytes} bytes of memory, the limit (answer_max_bytes) is {nbytes_max}; "
-            "ask for a smaller slice, or for the whole dataset, which is streamed"
+            f"the answer would take {nbytes} bytes of memory, the limit (answer_max_bytes) is {nbytes_max}; ask "
+            "for less; what has no lists and no negative steps is streamed as raw, npy or chunks, as a dataset is"
         )
+
+
+def check_wanted(nbytes: int, query: Query, slice_max_bytes: int | None) -> None:
+    """Refuse an answer of more bytes, uncompressed, than the client or the operator wants.
+
+    Raises:
+        TooLarge: with both figures.
+    """
+    limits = {"max_bytes of the request": query.max_bytes, "slice_max_bytes of this server": slice_max_bytes}
+    for name, limit in limits.items():
+        if limit is not None and nbytes > limit:
+            raise TooLarge(f"the answer has {nbytes} bytes, uncompressed, and {name} is {limit}: ask for less")
 
 
 def shape_headers(shape: tuple[int, ...], dtype: np.dtype) -> dict[str, str]:
@@ -164,10 +220,8 @@ def shape_headers(shape: tuple[int, ...], dtype: np.dtype) -> dict[str, str]:
     return {"X-Zcat-Shape": ",".join(map(str, shape)), "X-Zcat-Dtype": text}
 
 
-def encode(
-    block: npt.NDArray[Any], fmt: str, info: DatasetInfo, told: str = ""
-) -> Sequence[Buffer] | Iterator[Buffer]:
-    """Return the body for an array in C order: an iterator where it is made while it is sent.
+def encode(block: npt.NDArray[Any], fmt: str, info: DatasetInfo, told: str = "") -> Sequence[Buffer]:
+    """Return the body for an array in C order.
 
     Args:
         block: the items.
@@ -183,11 +237,33 @@ def encode(
     if fmt == "cframe":
         is_array = info.entry.kind is Kind.ARRAY
         return cframe_of_slice(block, compression, told) if is_array else cframe_of_bytes(block, compression)
-    chunks = chunk_stream(block, compression)
-    return chunks if block.nbytes > STREAM_BYTES_MIN else list(chunks)
+    return list(chunk_stream(block, compression))
 
 
-def stored_body(dataset: Dataset, stored: WholeChunks | None, fmt: str) -> Sequence[Buffer] | None:
+def stream(part: Part, fmt: str, info: DatasetInfo, nbytes_max: int) -> Sequence[Buffer] | Iterator[Buffer]:
+    """Return the body for a part that is streamed: an iterator, but for a frame.
+
+    Args:
+        part: to be read.
+        fmt: one of `query.FORMATS`.
+        info: of the dataset.
+        nbytes_max: of a frame, which says its length at its beginning, and so is compressed before it is sent.
+    """
+    assert part.pieces is not None
+    pieces = part.pieces()
+    if fmt in ("raw", "npy"):
+        return begun(raw_stream(pieces, _npy_head(part.shape, part.dtype) if fmt == "npy" else b""))
+    compression = answer_compression(info.compression, part.nbytes)
+    if fmt == "chunks":
+        return begun(compressed_stream(pieces, compression))
+    if info.entry.kind is Kind.ARRAY:
+        return cframe_of_pieces(part.shape, blocks(pieces), compression, nbytes_max)
+    return cframe_of_bytes(part.read(), compression)
+
+
+def stored_body(
+    dataset: Dataset, stored: WholeChunks | None, fmt: str
+) -> Sequence[Buffer] | Iterator[Buffer] | None:
     """Return the body for a part that is made of whole chunks, without decoding any; None where that is not so.
 
     A plane of a stack that has a chunk for each costs then no more than its bytes on the way.
@@ -198,9 +274,13 @@ def stored_body(dataset: Dataset, stored: WholeChunks | None, fmt: str) -> Seque
     is_stream = _is_c_order(array) and stored.geometry.chunksize <= STREAM_CHUNK_BYTES
     if fmt == "chunks" and not is_stream:
         return None
-    chunks = dataset.chunks(stored.numbers)
     if fmt == "chunks":
-        return chunks
+        numbers, step = stored.numbers, max(1, PIECE_BYTES // stored.geometry.chunksize)
+        if len(numbers) <= step:
+            return dataset.chunks(numbers)
+        windows = [numbers[low : low + step] for low in range(0, len(numbers), step)]
+        return begun(bytes(view) for _, view in dataset.views(windows, bulk=False))
+    chunks = dataset.chunks(stored.numbers)
     template = frame_template(stored.geometry, dataset.info.compression)
     header, tail = assemble_cframe(template, [len(chunk) for chunk in chunks])
     return [header, *chunks, tail]

@@ -14,7 +14,7 @@ FORMATS = ("cframe", "raw", "npy", "chunks")
 COORDINATES_MAX = 1_000_000
 """In the lists of one ``indices`` parameter."""
 
-_KEYS = frozenset({"slice_", "field", "indices", "fmt", "filter", "fit", "reduce", "exact"})
+_KEYS = frozenset({"slice_", "field", "indices", "fmt", "filter", "fit", "reduce", "exact", "max_bytes"})
 _TRUTHS = {"": False, "0": False, "false": False, "1": True, "true": True}
 
 
@@ -31,6 +31,8 @@ class Query:
     """Into what the part shall fit; None for all its items."""
     is_exact: bool = False
     """The fit is to be made of all items, however many there are."""
+    max_bytes: int | None = None
+    """What the client can bear, uncompressed."""
 
     @property
     def is_whole(self) -> bool:
@@ -95,6 +97,8 @@ def query_of_body(body: bytes) -> Query:
     if not isinstance(fields, dict):
         raise BadRequest(f"the body is a JSON {type(fields).__name__}, wanted an object")
     fields = {key: value for key, value in fields.items() if value is not None}
+    if type(fields.get("max_bytes")) is int:
+        fields["max_bytes"] = str(fields["max_bytes"])
     if isinstance(fields.get("indices"), list):
         fields["indices"] = json.dumps(fields["indices"], separators=(",", ":"))
     return _query(fields)
@@ -129,6 +133,7 @@ def _query(fields: dict[str, Any]) -> Query:
         fields.get("fmt", "cframe"),
         parse_fit(fields["fit"], fields.get("reduce", "mean")) if fields.get("fit") else None,
         _truth(fields.get("exact", ""), "exact"),
+        whole_number(fields["max_bytes"], "max_bytes") if fields.get("max_bytes") else None,
     )
     if query.fmt not in FORMATS:
         raise BadRequest(f"fmt {shown(query.fmt)}: wanted one of {', '.join(FORMATS)}")

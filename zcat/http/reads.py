@@ -4,7 +4,7 @@ The app is made over anything of this shape: the real subscriber, one that lives
 test's dictionary of arrays. All calls block, are safe from several threads and raise only ``ZcatError``.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Protocol, TypeAlias, TypeVar
 
 import numpy.typing as npt
@@ -57,6 +57,12 @@ class Dataset(Protocol):
         self, what: Selection, window_bytes: int | None = None
     ) -> Iterator[tuple[tuple[slice, ...], npt.NDArray[Any]]]:
         """Read a box part by part: the place of each in a block of its shape, and its items."""
+
+    def bring(self, chunks: Indices) -> None:
+        """Have chunks fetched that are not in the cache."""
+
+    def views(self, windows: Sequence[Indices], bulk: bool = True) -> Iterator[tuple[int, Buffer]]:
+        """Yield the compressed chunks of ``windows``, verified; each is good until the next is asked for."""
 
     def missing_count(self, chunks: Indices) -> int:
         """Say how many of these chunks would have to be fetched."""

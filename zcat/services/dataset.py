@@ -8,7 +8,7 @@ import contextlib
 import functools
 import itertools
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
@@ -16,6 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from zcat.errors import BadSelection, NotReadable, Unavailable
+from zcat.limits import MIB
 from zcat.model.dataset import ArrayGeometry, DatasetInfo, Version
 from zcat.model.geometry import byte_pieces, chunks_touched, points_by_chunk
 from zcat.model.selection import Indices, Points, Selection
@@ -37,6 +38,8 @@ T = TypeVar("T")
 _Wanted = tuple[Indices, What | None]
 """Chunks of a window, and what is needed of them; None: the chunks themselves."""
 
+_BROUGHT_BYTES = 32 * MIB
+"""Of chunks that are brought at a time; the next are on their way meanwhile."""
 _ATTEMPTS_MAX = 4
 """Chunks that were there may turn out damaged, or be evicted before they are held: then they are fetched again."""
 
@@ -141,6 +144,19 @@ class OpenDataset:
         windows: list[_Wanted] = [(chunks_touched(array, part), part) for _, part in parts]
         for (place, part), ready in zip(parts, self._pipeline(windows), strict=True):
             yield place, self._decode(ready, functools.partial(read_selection, selection=part))
+
+    def bring(self, chunks: Indices) -> None:
+        """Bring chunks into the cache, as long as it has room.
+
+        Raises:
+            Unavailable, Timeout, Stale: as for `read`.
+        """
+        step = max(1, _BROUGHT_BYTES // max(1, self.info.geometry.chunksize))
+        windows: list[_Wanted] = [(chunks[low : low + step], None) for low in range(0, len(chunks), step)]
+        with contextlib.closing(self._pipeline(windows)) as ready:
+            for window in ready:
+                if window.wait(self._limits.fetch_timeout_s):
+                    return  # no room: whoever reads them will have them sent again
 
     def missing_count(self, chunks: Indices) -> int:
         """Say how many of these chunks would have to be fetched."""
@@ -305,7 +321,7 @@ class OpenDataset:
         cached = self._target.cached
         return cached if cached is not None and not loose else LooseChunks(self.info, loose, cached)
 
-    def _pipeline(self, windows: Sequence[_Wanted], bulk: bool = False) -> Iterator[Window]:
+    def _pipeline(self, windows: Sequence[_Wanted], bulk: bool = False) -> Generator[Window, None, None]:
         """Give window after window, the next one already on its way."""
         following: Window | None = None
         for number, wanted in enumerate(windows):

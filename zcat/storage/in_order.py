@@ -1,0 +1,31 @@
+"""Do things at once, and have what comes of them in their order."""
+
+from collections import deque
+from collections.abc import Callable, Generator, Iterable
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import TypeVar
+
+T = TypeVar("T")
+
+
+def in_order(works: Iterable[Callable[[], T]], threads: int, ahead_max: int) -> Generator[T, None, None]:
+    """Yield what each of ``works`` returns.
+
+    Close the iterator to stop early: what has not begun is not begun then.
+
+    Args:
+        works: taken one by one, as there is room; by the thread that asks for results.
+        threads: how many are done at a time.
+        ahead_max: how many may be begun or done and not asked for.
+    """
+    begun: deque[Future[T]] = deque()
+    pool = ThreadPoolExecutor(threads, thread_name_prefix="zcat-ahead")
+    try:
+        for work in works:
+            begun.append(pool.submit(work))
+            if len(begun) >= ahead_max:
+                yield begun.popleft().result()
+        while begun:
+            yield begun.popleft().result()
+    finally:
+        pool.shutdown(wait=False, cancel_futures=True)
