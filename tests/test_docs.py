@@ -25,8 +25,12 @@ from zcat.protocol import (
     federation_messages,
     follower,
     messages,
+    peers_known,
     reconciler,
     serving,
+    sharers,
+    swarm_messages,
+    tracker,
     transfer,
 )
 
@@ -43,6 +47,7 @@ VALUES = {
     "compression": dataset.Compression,
     "part": block_messages.Part,
     "change": messages.Change,
+    "held": swarm_messages.HeldChunk,
 }
 DESCRIBED = {**VALUES, **messages.MESSAGES}
 WORDS = {int: "int", float: "number", bool: "bool", str: "text", bytes: "bin"}
@@ -68,8 +73,11 @@ MODULES = (
     entrances,
     federation,
     follower,
+    peers_known,
     reconciler,
     serving,
+    sharers,
+    tracker,
     transfer,
 )
 

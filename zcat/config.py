@@ -69,6 +69,17 @@ class SubscriberConfig:
     """Without a sign of life for so long, a publisher counts as away."""
     storing_threads: int = 2
     """Threads that check digests and write chunks."""
+    share: bool = True
+    """Other subscribers of the same roots may be sent here for chunks that are in the cache."""
+    share_listen: str = "tcp://127.0.0.1:0"
+    """Where they ask for them; port 0 takes a free one. On the loopback, only those of this host do."""
+    share_advertise: str | None = None
+    """Host or address that they are told; None: the one that ``share_listen`` names, or else the one by which the
+    first broker is reached."""
+    share_bytes: int = 64 * MIB
+    """Held for all of them at a time."""
+    share_rate_bytes: int = 0
+    """Given to all of them per second, on average; 0: as much as they take."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,6 +109,8 @@ class PublisherConfig:
     """Between two looks at the folder where the system does not tell of changes."""
     rescan_s: float = 60.0
     """Between two looks at all of it where it does."""
+    track: bool = True
+    """Subscribers that want the same chunks are sent to one another, once some of them have them."""
     io_threads: int = 2
     """Threads that read and compress chunks."""
     hdf5_workers: int = 2

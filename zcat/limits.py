@@ -43,3 +43,9 @@ BROKERS_MAX = 64
 
 BUCKETS = 256
 """Parts of a directory that brokers compare one by one."""
+
+HOLDERS_MAX = 64
+"""Peers that one message names as holders of chunks."""
+
+HELD_CHUNKS_MAX = 512
+"""Chunks that one such message speaks of: with the digest of each it stays a control frame."""

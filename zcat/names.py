@@ -116,6 +116,12 @@ def check_endpoint(endpoint: str) -> str:
     return endpoint
 
 
+def is_local_endpoint(endpoint: str) -> bool:
+    """Say whether an endpoint means something else, or nothing, on another host."""
+    host = endpoint.removeprefix("tcp://").rpartition(":")[0]
+    return not endpoint.startswith("tcp://") or host in ("localhost", "[::1]") or host.startswith("127.")
+
+
 def shown(text: str, length_max: int = 80) -> str:
     """Quote foreign text for a message: on one line, printable, cut."""
     text = text if len(text) <= length_max else text[: length_max - 1] + "…"

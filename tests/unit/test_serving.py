@@ -56,6 +56,17 @@ def test_a_stopped_reader_holds_so_many_bytes_and_others_go_on():
     assert machine.next() is None
 
 
+def test_so_much_is_done_per_second_on_average():
+    machine = serving(rate_bytes_s=100)
+    machine.submit(jobs(b"a", *range(4)))
+    assert machine.pause_s(0.0) == 0
+    machine.done(machine.next(0.0), 50)
+    assert machine.next(0.4) is None
+    assert machine.pause_s(0.4) == pytest.approx(0.1)
+    machine.done(machine.next(0.5), 200)
+    assert (machine.next(2.4), machine.next(2.6).wanted) == (None, 2)
+
+
 def test_readers_that_stopped_never_take_all_there_is():
     machine = serving(peer_bytes_max=100, total_bytes_max=200)
     for n in range(10):

@@ -65,6 +65,12 @@ def add(commands: Any) -> None:
     subscribe.add_argument(
         "--workers", type=int, metavar="N", help="processes that answer HTTP [default: one for each core, up to 8]"
     )
+    subscribe.add_argument(
+        "--share-listen",
+        metavar="ENDPOINT",
+        help="where others get chunks that are cached here, such as 'tcp://*:0' [default: on this host only]",
+    )
+    subscribe.add_argument("--no-share", action="store_true", help="give no chunks to other subscribers")
     _add_common(subscribe, ["subscriber", "http"])
     subscribe.set_defaults(run=run_subscribe)
     flags.completes(path, flags.FILE)
@@ -116,7 +122,9 @@ def run_publish(args: argparse.Namespace) -> int:
 def run_subscribe(args: argparse.Namespace) -> int:
     """Run a subscriber and its HTTP side until they are stopped."""
     found = Settings(args, "subscriber")
-    config = found.subscriber(brokers=tuple(args.broker or ()), follow=tuple(args.follow or ()), cache=args.cache)
+    sharing = {"share": False if args.no_share else None, "share_listen": args.share_listen}
+    brokers, follow = tuple(args.broker or ()), tuple(args.follow or ())
+    config = found.subscriber(brokers=brokers, follow=follow, cache=args.cache, **sharing)
     http = found.http(args.http, workers=args.workers)
 
     def start(stack: contextlib.ExitStack) -> Ready:

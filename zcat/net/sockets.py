@@ -128,6 +128,10 @@ class SocketFactory:
         dealer.set(zmq.IMMEDIATE, 1)
         return self._attached(dealer, connect, endpoints)
 
+    def link(self, endpoint: str) -> Socket:
+        """Make a DEALER that keeps what is sent while it is being connected, and connect it."""
+        return self._attached(self._make(zmq.DEALER), connect, (endpoint,))
+
     def pub(self, *endpoints: str) -> Socket:
         """Make a PUB and connect it."""
         pub = self._make(zmq.PUB)

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 from zcat.limits import BROKERS_MAX
+from zcat.names import is_local_endpoint
 from zcat.protocol.federation_messages import Neighbour
 from zcat.protocol.messages import Pong
 
@@ -94,7 +95,7 @@ class KnownBrokers:
         for neighbour in pong.neighbours:
             if neighbour.owner == self._own or self._tell(neighbour, now_s):
                 continue
-            if _is_local(known.endpoint) or not _is_local(neighbour.endpoint):
+            if is_local_endpoint(known.endpoint) or not is_local_endpoint(neighbour.endpoint):
                 effects += self._meet(neighbour.endpoint, now_s)
         return effects
 
@@ -133,9 +134,3 @@ class KnownBrokers:
         for number in gone:
             del self._known[number]
         return [Forgotten(number) for number in gone]
-
-
-def _is_local(endpoint: str) -> bool:
-    """Say whether an endpoint means something else, or nothing, on another host."""
-    host = endpoint.removeprefix("tcp://").rpartition(":")[0]
-    return not endpoint.startswith("tcp://") or host in ("localhost", "[::1]") or host.startswith("127.")

@@ -13,10 +13,11 @@ from zcat.errors import BadMessage, BadName, VerbUnknown, ZcatError, error_of
 from zcat.limits import BROKERS_MAX, CHUNKS_PER_REQUEST_MAX, CONTROL_FRAME_BYTES_MAX, PAGES_PER_MESSAGE_MAX
 from zcat.model.dataset import Compression, DatasetInfo, Entry, Geometry
 from zcat.model.root import Claim
-from zcat.names import check_path, shown
+from zcat.names import check_endpoint, check_path, shown
 from zcat.protocol.block_messages import Blocks, BlocksReply
 from zcat.protocol.codec import Buffer, also_check, from_plain, pack, to_plain, unpack, unpack_attributes
 from zcat.protocol.federation_messages import Digest, Digests, Neighbour, Records
+from zcat.protocol.swarm_messages import Have, Holders
 
 MAGIC = b"zcat1"
 """First frame of every message; the digit is the version of the wire."""
@@ -67,6 +68,8 @@ class Pong:
     """Broker: over what stands or was withdrawn in its directory; see ``protocol.digests``."""
     neighbours: tuple[Neighbour, ...] = ()
     """Broker: the other brokers that answer it and whose events it passes on."""
+    tracks: bool = False
+    """Publisher: it takes `Have`, and names holders to those who ask for them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -282,7 +285,7 @@ class InfoReply:
 
 @dataclass(frozen=True, slots=True)
 class Chunks:
-    """Chunks of one lineage. Answered by one `ChunkReply` or `Failed` for each, in any order.
+    """Chunks of one lineage. Answered by one `ChunkReply` or `Failed` for each, in any order; or by `Holders`.
 
     A plain REQ socket, which can take one answer only, asks for one chunk at a time.
     """
@@ -295,6 +298,18 @@ class Chunks:
     chunks: tuple[int, ...]
     bulk: bool = False
     """A copy or a prefetch, which gives way to what somebody waits for."""
+    holders: bool = False
+    """`Holders` will do for an answer, at once or later. Without it, the chunk itself comes."""
+    peer: str | None = None
+    """Where the asker gives to others what it holds; None: nowhere."""
+
+
+def _check_chunks(message: Chunks) -> None:
+    if message.peer is not None:
+        check_endpoint(message.peer)
+
+
+also_check(Chunks, _check_chunks)
 
 
 @dataclass(frozen=True, slots=True)
@@ -357,7 +372,7 @@ MESSAGES: dict[str, type[Any]] = {
     for cls in (
         Ping, Pong, Failed, Announce, Renew, Granted, Lookup, Listing, Digest, Digests, Records, Tree, TreePage,
         Events, Changes, Info, InfoReply, Sizes, SizesReply, Chunks, ChunkReply, Blocks, BlocksReply,
-        DirectoryChanged,
+        Holders, Have, DirectoryChanged,
     )
 }  # fmt: skip
 

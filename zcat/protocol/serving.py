@@ -24,6 +24,8 @@ class ServingLimits:
     """Done for a peer and not yet taken by its side of the network."""
     total_bytes_max: int = 256 * MIB
     """The same of all peers."""
+    rate_bytes_s: int = 0
+    """Done for all together, on average; 0: as much as they take."""
     working_max: int = 4
     """Jobs begun and not done: these may go beyond the limits in bytes by one answer each."""
 
@@ -63,6 +65,7 @@ class Serving:
         self._peers: dict[bytes, _Peer] = {}
         # Peers with jobs of each kind, in the order of their turns.
         self._turns: tuple[dict[bytes, None], dict[bytes, None]] = ({}, {})
+        self._now_s = self._free_at_s = 0.0
         self.jobs_count = 0
         """Waiting."""
         self.working = 0
@@ -88,8 +91,11 @@ class Serving:
             self._turns[kind].setdefault(job.peer)
         self.jobs_count += len(jobs)
 
-    def next(self) -> Job | None:
+    def next(self, now_s: float = 0.0) -> Job | None:
         """Give the job to begin now; None when there is none, or none for which there is room."""
+        self._now_s = max(now_s, self._now_s)
+        if self.pause_s(self._now_s):
+            return None
         free_bytes = self._limits.total_bytes_max - self.held_bytes
         if self.working >= self._limits.working_max or free_bytes <= 0:
             return None
@@ -106,10 +112,16 @@ class Serving:
         """Say that ``job`` has its answer, of ``nbytes``, which are held until `left`."""
         self.working -= 1
         self.held_bytes += nbytes
+        if self._limits.rate_bytes_s:
+            self._free_at_s = max(self._free_at_s, self._now_s) + nbytes / self._limits.rate_bytes_s
         peer = self._peers[job.peer]
         peer.working -= 1
         peer.held_bytes += nbytes
         self._forget_if_idle(job.peer, peer)
+
+    def pause_s(self, now_s: float) -> float:
+        """Say how long no job may begin, so that the rate is kept."""
+        return max(0.0, self._free_at_s - now_s) if self.jobs_count else 0.0
 
     def left(self, name: bytes, nbytes: int) -> None:
         """Say that ``nbytes`` for a peer are no longer held: sent, or given up."""

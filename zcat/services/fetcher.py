@@ -19,9 +19,12 @@ from zcat.errors import BadChunk, Busy, Closed, StorageFailed, Timeout, ZcatErro
 from zcat.logs import RateLimiter, kv
 from zcat.model.dataset import DatasetInfo
 from zcat.net.loop import Loop
+from zcat.protocol.asking import AskChunks, Effect, PeerCounters, Resolve, Tell
 from zcat.protocol.codec import Buffer
 from zcat.protocol.messages import ChunkReply, Failed
-from zcat.protocol.transfer import AskChunks, DatasetKey, Effect, Origin, Resolve, Transfer
+from zcat.protocol.swarm_messages import Have, Holders
+from zcat.protocol.transfer import Transfer
+from zcat.protocol.wanted import DatasetKey, Origin
 from zcat.services.workers import hand_over
 from zcat.storage.cached_dataset import CachedDataset, check_digest
 from zcat.storage.chunk_gate import check_chunk
@@ -36,7 +39,10 @@ class Origins(Protocol):
     """What the fetcher needs of those who know the origins. On the loop's thread."""
 
     def send(self, ask: AskChunks) -> bool:
-        """Send a request; False when it cannot leave now."""
+        """Send a request, to its origin or to the peer that it names; False when it cannot leave now."""
+
+    def tell(self, origin: Origin, message: Have) -> None:
+        """Send what is not answered, if it can leave now."""
 
     def why_away(self, origin: Origin) -> ZcatError | None:
         """Say why an origin cannot be reached; None if it can."""
@@ -150,10 +156,10 @@ class Fetcher:
         with contextlib.suppress(Closed, Busy):
             self._loop.post(lambda: self._abandon(fetch))
 
-    def arrived(self, origin: Origin, id: int, reply: ChunkReply) -> None:
-        """Take a chunk that an origin sent: check and write it elsewhere, then go on here."""
+    def arrived(self, whom: Origin | str, id: int, reply: ChunkReply) -> None:
+        """Take a chunk that an origin, or the peer at an endpoint, sent: check and write it elsewhere."""
         now_s = self._loop.now_s()
-        if not self._transfer.is_owed(id, origin):
+        if not self._transfer.is_owed(id, whom):
             return  # it came twice, or too late, or from somebody who was not asked
         key = self._transfer.arrived(id, reply.nchunk, now_s)
         if key is None:
@@ -165,13 +171,23 @@ class Fetcher:
         if not reply.data or reply.lineage != target.key.lineage:
             self._damaged(target, reply.nchunk, BadChunk(f"chunk {reply.nchunk}: no data of this lineage"))
             return
-        self._pool.submit(self._keep, target, reply)
+        # SAFETY: what a peer says of the digest counts for nothing, its origin's word does
+        digest = self._transfer.digest(key, reply.nchunk) or reply.digest
+        self._pool.submit(self._keep, target, reply, digest)
 
-    def failed(self, origin: Origin, id: int, failure: Failed) -> bool:
-        """Take an origin's refusal; False if it is none of ours."""
+    def referred(self, origin: Origin, id: int, message: Holders) -> None:
+        """Take an origin's word of who holds chunks that it was asked for."""
+        if self._transfer.is_owed(id, origin):
+            self.carry_out(self._transfer.referred(id, message, self._loop.now_s()))
+
+    def failed(self, whom: Origin | str, id: int, failure: Failed) -> bool:
+        """Take the refusal of an origin, or of the peer at an endpoint; False if it is none of ours."""
         now_s = self._loop.now_s()
-        if not self._transfer.is_owed(id, origin):
+        if not self._transfer.is_owed(id, whom):
             return False
+        if isinstance(whom, str):
+            self.carry_out(self._transfer.peer_failed(id, failure.nchunk, now_s))
+            return True
         if failure.nchunk is None:
             self.carry_out(self._transfer.request_failed(id, failure.error, now_s))
             return True
@@ -180,6 +196,10 @@ class Fetcher:
             return False
         self.carry_out(self._transfer.refused(key, failure.nchunk, failure.error, now_s))
         return True
+
+    def track(self, origin: Origin, is_tracking: bool, peer: str | None, is_near: bool) -> None:
+        """Learn whether an origin names holders; see `Transfer.track`."""
+        self._transfer.track(origin, is_tracking, peer, is_near)
 
     def away(self, origin: Origin, error: ZcatError) -> None:
         """Fail all who wait for an origin that cannot be reached."""
@@ -201,6 +221,11 @@ class Fetcher:
         self._pool.shutdown(wait=True, cancel_futures=True)
 
     @property
+    def peer_counters(self) -> PeerCounters:
+        """What came from other subscribers, and what did not. Any thread may read it."""
+        return self._transfer.peer_counters
+
+    @property
     def owed_bytes(self) -> int:
         """Bytes asked for and not yet stored."""
         return self._transfer.owed_bytes
@@ -210,6 +235,8 @@ class Fetcher:
         for effect in effects:
             if isinstance(effect, Resolve):
                 self._resolve(effect)
+            elif isinstance(effect, Tell):
+                self._origins.tell(effect.origin, effect.message)
             elif not self._origins.send(effect):
                 self._transfer.unsent(effect.request, self._loop.now_s())
 
@@ -239,11 +266,11 @@ class Fetcher:
                 self._transfer.cancel(ticket)
                 self._forget(ticket)
 
-    def _keep(self, target: Target, reply: ChunkReply) -> None:
+    def _keep(self, target: Target, reply: ChunkReply, digest: bytes) -> None:
         data = reply.data[0]
         outcome: Callable[[], None]
         try:
-            loose = target.keep(reply.nchunk, data, reply.digest)
+            loose = target.keep(reply.nchunk, data, digest)
             outcome = functools.partial(self._kept, target, reply.nchunk, loose, len(data))
         except Closed:
             return
@@ -260,7 +287,8 @@ class Fetcher:
         if loose is not None:
             for ticket in self._transfer.waiting(target.key, nchunk):
                 self._readers[ticket].loose[nchunk] = loose
-        self.carry_out(self._transfer.stored(target.key, nchunk, self._loop.now_s()))
+        kept_bytes = nbytes if loose is None else 0
+        self.carry_out(self._transfer.stored(target.key, nchunk, self._loop.now_s(), kept_bytes))
 
     def _damaged(self, target: Target, nchunk: int, error: ZcatError) -> None:
         self.damaged_count += 1

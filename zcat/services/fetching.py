@@ -3,7 +3,8 @@
 from zcat.errors import ZcatError
 from zcat.protocol.block_messages import BlocksReply
 from zcat.protocol.messages import ChunkReply, Failed
-from zcat.protocol.transfer import Origin
+from zcat.protocol.swarm_messages import Holders
+from zcat.protocol.wanted import Origin
 from zcat.services.block_fetcher import BlockFetcher
 from zcat.services.fetcher import Fetcher
 
@@ -21,6 +22,14 @@ class Fetching:
             self.blocks.arrived(origin, id, reply)
         else:
             self.whole.arrived(origin, id, reply)
+
+    def referred(self, origin: Origin, id: int, message: Holders) -> None:
+        """Take an origin's word of who holds chunks."""
+        self.whole.referred(origin, id, message)
+
+    def track(self, origin: Origin, is_tracking: bool, peer: str | None, is_near: bool) -> None:
+        """Learn whether an origin names holders; see `Transfer.track`."""
+        self.whole.track(origin, is_tracking, peer, is_near)
 
     def failed(self, origin: Origin, id: int, failure: Failed) -> bool:
         """Take an origin's refusal; False if it is none of ours."""

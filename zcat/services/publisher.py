@@ -37,6 +37,7 @@ from zcat.services.announcing import Announcing
 from zcat.services.broker_sources import check_source, found_at
 from zcat.services.request_server import RequestServer
 from zcat.services.root_origin import RootOrigin
+from zcat.services.tracking import SwarmCounters, Tracking
 from zcat.services.workers import Workers, hand_over
 from zcat.storage.byte_frames import ByteFrames
 from zcat.storage.digests import Digests
@@ -148,7 +149,7 @@ class Publisher:
 
     def stats(self) -> dict[str, int]:
         """Count what was done since the start, and what is held now."""
-        counters, catalogue = self._server.counters, self._origin.catalogue
+        counters, catalogue, swarm = self._server.counters, self._origin.catalogue, self.swarm
         return {
             "datasets": len(catalogue),
             "incarnation": catalogue.incarnation,
@@ -159,6 +160,12 @@ class Publisher:
             "requests": counters.requests,
             "answers": counters.answers,
             "answers_bytes": counters.answers_bytes,
+            "chunks": counters.chunks,
+            "chunks_bytes": counters.chunks_bytes,
+            "sharers": swarm.sharers,
+            "served_to_sharers": swarm.served,
+            "referred": swarm.referred,
+            "waiting": swarm.waiting,
             "failures": counters.failures,
             "refused_busy": counters.refused_busy,
             "peers_lost": counters.peers_lost,
@@ -167,6 +174,11 @@ class Publisher:
             "held_bytes": self._server.held_bytes,
             "converted_bytes": self._byte_frames.used_bytes,
         }
+
+    @property
+    def swarm(self) -> SwarmCounters:
+        """What subscribers did for one another; all zero where they are not sent to one another."""
+        return self._tracking.counters if self._tracking is not None else SwarmCounters(0, 0, 0, 0)
 
     # -- private -------------------------------------------------------------------------------------
 
@@ -216,6 +228,8 @@ class Publisher:
             working_max=2 * config.io_threads + 2,  # so that no thread waits for the loop
         )
         self._server = RequestServer(self._loop, router, self._origin, self._workers, limits)
+        self._tracking = Tracking(config.root, self._loop, self._server) if config.track else None
+        self._origin.is_tracking = config.track
         return advertised(bound, config.advertise, found_at(config.brokers))
 
     def _claim(self) -> Claim:

@@ -19,8 +19,9 @@ from zcat.net.sockets import Socket
 from zcat.net.wire import Part, Parts, Sent, Unsent, send
 from zcat.protocol import envelope
 from zcat.protocol.block_messages import Blocks
-from zcat.protocol.messages import Chunks, Failed, Message, Ping, Pong, decode, encode
+from zcat.protocol.messages import ChunkReply, Chunks, Failed, Message, Ping, Pong, decode, encode
 from zcat.protocol.serving import Job, Serving, ServingLimits
+from zcat.protocol.swarm_messages import Have
 from zcat.services.workers import Workers, hand_over
 
 RETRY_S = 0.001
@@ -48,6 +49,25 @@ class Answerer(Protocol):
         """Answer with what has to be read: of `Chunks` and `Blocks`, chunk ``nchunk``. Called by a worker."""
 
 
+class Tracked(Protocol):
+    """What sends readers to one another (``services.tracking``). All on the loop's thread."""
+
+    def heard(self, peer: bytes) -> None:
+        """Take a sign of life."""
+
+    def have(self, peer: bytes, message: Have) -> None:
+        """Take what a reader says that it holds."""
+
+    def asked(self, peer: bytes, request: int, message: Chunks) -> None:
+        """Take a request, and answer all of it through `RequestServer.say` and `RequestServer.submit`."""
+
+    def answered(self, peer: bytes, message: Chunks, nchunk: int, answer: Message) -> None:
+        """Take what a chunk of a request was answered with."""
+
+    def gone(self, peer: bytes) -> None:
+        """Somebody is not connected any more."""
+
+
 @dataclass(slots=True)
 class RequestCounters:
     """What was asked and answered since the start. Any thread may read it."""
@@ -55,6 +75,8 @@ class RequestCounters:
     requests: int = 0
     answers: int = 0
     answers_bytes: int = 0
+    chunks: int = 0
+    chunks_bytes: int = 0
     failures: int = 0
     refused_busy: int = 0
     peers_lost: int = 0
@@ -86,6 +108,8 @@ class RequestServer:
     ) -> None:
         """Take over a bound ROUTER, before the loop is started."""
         self.counters = RequestCounters()
+        self.tracking: Tracked | None = None
+        """To be set before the loop is started, if at all."""
         self._loop = loop
         self._router = router
         self._answerer = answerer
@@ -105,6 +129,21 @@ class RequestServer:
         """Answers that wait for their turn."""
         return self._serving.jobs_count
 
+    def say(self, peer: bytes, message: Message, id: int) -> None:
+        """Send something small at once; a peer that has no room for it will ask again."""
+        self._say([peer], message, id)
+
+    def submit(self, peer: bytes, message: Chunks, id: int) -> None:
+        """Answer a request, or a part of one, in its turn."""
+        try:
+            self._serving.submit(self._jobs([peer], message, id))
+        except Busy as error:
+            self.counters.refused_busy += 1
+            self.counters.failures += 1
+            for nchunk in message.chunks:
+                self._say([peer], Failed(error.code, error.message, nchunk), id)
+        self._pump()
+
     # -- requests ------------------------------------------------------------------------------------
 
     def _receive(self, parts: Parts) -> None:
@@ -118,10 +157,18 @@ class RequestServer:
             raise  # to be counted and logged
         message: Message = received.message
         if isinstance(message, Ping):
+            if self.tracking is not None:
+                self.tracking.heard(bytes(route[0]))
             self._say(list(route), self._answerer.pong(), received.id)
             return
         try:
+            if self.tracking is not None and isinstance(message, Have):
+                self.tracking.have(bytes(route[0]), message)
+                return
             self._answerer.admit(message)
+            if self.tracking is not None and isinstance(message, Chunks) and len(route) == 1:
+                self.tracking.asked(bytes(route[0]), received.id, message)
+                return
             self._serving.submit(self._jobs(list(route), message, received.id))
         except ZcatError as error:
             self.counters.refused_busy += isinstance(error, Busy)
@@ -144,18 +191,23 @@ class RequestServer:
 
     def _say(self, route: list[Part], message: Message, id: int) -> None:
         """Send something small at once; a peer that has no room for it will ask again."""
-        send(self._router, [*route, *_parts(message, id)])
+        sent = send(self._router, [*route, *_parts(message, id)])
+        if sent is Sent.GONE:
+            self._lose(bytes(route[0]))
 
     # -- answers -------------------------------------------------------------------------------------
 
     def _pump(self) -> None:
         """Begin what may be begun; when there is no room, see whether there is some now."""
-        while (job := self._serving.next()) is not None:
-            self._begin(job)
+        self._begin_all()
         if self._serving.jobs_count and not self._serving.working and self._count():
-            while (job := self._serving.next()) is not None:
-                self._begin(job)
+            self._begin_all()
         self._set_timer()
+
+    def _begin_all(self) -> None:
+        now_s = self._loop.now_s()
+        while (job := self._serving.next(now_s)) is not None:
+            self._begin(job)
 
     def _begin(self, job: Job) -> None:
         wanted = cast(_Wanted, job.wanted)
@@ -187,6 +239,12 @@ class RequestServer:
     def _answer(self, job: Job, wanted: _Wanted, answer: Message) -> None:
         frames = _parts(answer, job.id)
         nbytes = _size(frames)
+        if isinstance(answer, ChunkReply):
+            self.counters.chunks += 1
+            self.counters.chunks_bytes += len(answer.data[0])
+        if self.tracking is not None and isinstance(wanted.message, Chunks):
+            assert wanted.nchunk is not None
+            self.tracking.answered(job.peer, wanted.message, wanted.nchunk, answer)
         self.counters.failures += isinstance(answer, Failed)
         self._serving.done(job, nbytes)
         outgoing = self._outgoing.setdefault(job.peer, _Outgoing())
@@ -200,12 +258,17 @@ class RequestServer:
             if sent is Sent.BUSY:
                 return
             if sent is Sent.GONE:
-                self.counters.peers_lost += 1
                 outgoing.waiting.clear()
-                self._serving.drop(peer)
+                self._lose(peer)
                 return
             self.counters.answers += 1
             self.counters.answers_bytes += _size(outgoing.waiting.popleft())
+
+    def _lose(self, peer: bytes) -> None:
+        self.counters.peers_lost += 1
+        self._serving.drop(peer)
+        if self.tracking is not None:
+            self.tracking.gone(peer)
 
     def _count(self) -> bool:
         """Send what now has room, tell `Serving` what has left; say whether anything has."""
@@ -223,10 +286,12 @@ class RequestServer:
         return has_left
 
     def _set_timer(self) -> None:
-        if not self._outgoing:
+        now_s = self._loop.now_s()
+        paused_s = self._serving.pause_s(now_s)
+        if not self._outgoing and not paused_s:
             return
         is_waiting = self._serving.jobs_count or any(outgoing.waiting for outgoing in self._outgoing.values())
-        when_s = self._loop.now_s() + (RETRY_S if is_waiting else SWEEP_S)
+        when_s = now_s + (max(RETRY_S, paused_s) if is_waiting else SWEEP_S)
         if self._timer is not None:
             if self._timer.when_s <= when_s:
                 return

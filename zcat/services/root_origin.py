@@ -66,6 +66,8 @@ class RootOrigin:
         self._on_changes = on_changes
         self._settle_s = settle_s
         self._looker = Workers("look", 1)
+        self.is_tracking = False
+        """Readers are sent to one another, and may say what they hold."""
         self._wanted: _Paths = set()
         self._is_looking = False
         self._unsettled: set[str] = set()
@@ -85,7 +87,7 @@ class RootOrigin:
     def pong(self) -> Pong:
         """Say who answers, and at which event the catalogue is."""
         c = self.catalogue
-        return Pong("publisher", c.owner, c.incarnation, c.seq, __version__)
+        return Pong("publisher", c.owner, c.incarnation, c.seq, __version__, tracks=self.is_tracking)
 
     def admit(self, message: Message) -> None:
         """Refuse what is not for this root.

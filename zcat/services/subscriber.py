@@ -23,30 +23,34 @@ from zcat.errors import (
     RootNotFollowed,
     RootUnknown,
     Timeout,
-    ZcatError,
 )
 from zcat.logs import kv
 from zcat.model.dataset import DatasetInfo, Entry
 from zcat.names import OWNER_HEX_SHOWN, parse_root, shown
 from zcat.net.loop import Loop
 from zcat.net.sockets import DATA, Context, SocketFactory, make_context
+from zcat.protocol.asking import TransferLimits
 from zcat.protocol.block_plan import PlanLimits
-from zcat.protocol.block_transfer import AskBlocks, BlockTransfer
+from zcat.protocol.block_transfer import BlockTransfer
 from zcat.protocol.directory_view import HERE, ClaimChanged, DirectoryView
 from zcat.protocol.follower import FollowerLimits
 from zcat.protocol.messages import ListedClaim
-from zcat.protocol.transfer import AskChunks, DatasetKey, Origin, Transfer, TransferLimits
+from zcat.protocol.transfer import Transfer
+from zcat.protocol.wanted import DatasetKey, Origin
 from zcat.services.block_fetcher import BlockFetcher
 from zcat.services.broker_in_use import BrokerInUse
 from zcat.services.broker_sources import check_source
 from zcat.services.dataset import OpenDataset, ReadLimits
 from zcat.services.fetcher import Fetcher, Target
 from zcat.services.fetching import Fetching
+from zcat.services.origins import FollowedOrigins
+from zcat.services.peers import Peers
 from zcat.services.subscription import Subscription, Surroundings
 from zcat.services.versions import Versions, on_newest
 from zcat.services.views import RootView, view_of, view_of_claim
 from zcat.services.window import Supply
 from zcat.services.workers import Workers
+from zcat.storage.cached_dataset import CachedDataset
 from zcat.storage.chunk_cache import ChunkCache
 from zcat.storage.disk_budget import DiskLimits
 from zcat.storage.reading import let_threads_run
@@ -87,16 +91,20 @@ class Subscriber:
         self._config = config
         self._cache = ChunkCache(config.cache, DiskLimits(config.quota_bytes, reserve_bytes=config.reserve_bytes))
         self._own_context = make_context() if context is None else None
-        self._loop = Loop("subscriber")
+        self._loop = Loop("subscriber", on_stop=self._farewell)
         ids = itertools.count(1)
-        limits = TransferLimits(credit_bytes=config.credit_bytes)
-        whole = Fetcher(self._loop, Transfer(limits, ids), self, config.storing_threads)
-        self._fetcher = Fetching(whole, BlockFetcher(self._loop, BlockTransfer(requests=ids), self))
         made = context or self._own_context
         assert made is not None
         sockets = SocketFactory(made, DATA)
+        self._peers = Peers(self._loop, made, config, self.owner)
+        transfer = Transfer(TransferLimits(config.credit_bytes), ids, random.Random(self.owner).random)
+        origins = FollowedOrigins(lambda: self._subscriptions, self._peers)
+        whole = Fetcher(self._loop, transfer, origins, config.storing_threads)
+        self._fetcher = Fetching(whole, BlockFetcher(self._loop, BlockTransfer(requests=ids), origins))
         writer = Workers("catalogue", 1)
-        self.around = Surroundings(self._loop, sockets, self._fetcher, self._cache, ids, writer, self._changed)
+        self.around = Surroundings(
+            self._loop, sockets, self._fetcher, self._cache, ids, writer, self._changed, self._peers
+        )
         """What a part of this subscriber works with."""
         self.on_change: Callable[[Origin | None], None] | None = None
         """Told when the catalogue of a root has changed, or, with None, which roots are followed. Any thread."""
@@ -121,6 +129,7 @@ class Subscriber:
     def start(self) -> None:
         """Begin: look for a broker, and follow what the configuration and the cache name. Returns at once."""
         let_threads_run()
+        self._peers.start(self._fetcher.whole, self._find)
         for root, owner in self._cache.known_roots():
             self._add(root, owner)
         self._broker.start()
@@ -135,6 +144,7 @@ class Subscriber:
         self._pause.set()
         self._loop.stop()
         self._fetcher.close()
+        self._peers.close()
         closed = Closed("the subscriber was closed")
         for _, _, found, _ in self._wanted:
             found.set_exception(closed)
@@ -312,6 +322,7 @@ class Subscriber:
             "roots": [view.summary() for view in views],
             "cache": {"used_bytes": self._cache.used_bytes, "quota_bytes": self._config.quota_bytes},
             "fetched": self._fetcher.counters(),
+            "peers": self._peers.summary(self._fetcher.whole),
             "loop": {
                 "messages": self._loop.counters.messages,
                 "bad_messages": self._loop.counters.bad_messages + self._loop.counters.long_messages,
@@ -320,25 +331,15 @@ class Subscriber:
             **{key: tell() for key, tell in self.tells.items()},
         }
 
-    # -- what the fetcher asks of us ---------------------------------------------------------------------
-
-    def send(self, ask: AskChunks | AskBlocks) -> bool:
-        """Send a request for chunks, or parts of them, to their origin."""
-        subscription = self._subscriptions.get(ask.origin)
-        return subscription is not None and subscription.send_chunks(ask.message, ask.request)
-
-    def why_away(self, origin: Origin) -> ZcatError | None:
-        """Say why an origin cannot be reached; None if it can."""
-        subscription = self._subscriptions.get(origin)
-        if subscription is None:
-            return RootNotFollowed(f"root {origin[0]} is no longer followed")
-        return None if subscription.is_here() else subscription.why_away()
-
     # -- inside: readers' threads ------------------------------------------------------------------------
 
     def _supply(self, target: Target) -> Supply:
         limits = PlanLimits() if self.read_limits.in_blocks else None
         return Supply(target, self._fetcher.whole, self._fetcher.blocks, limits)
+
+    def _find(self, root: str, path: str, lineage: str) -> CachedDataset | None:
+        """Give what is cached of one lineage, for others."""
+        return self._versions.held([key for key in self._subscriptions if key[0] == root], path, lineage)
 
     def _followed(self, name: str, owner: str | None) -> list[Subscription]:
         named = [each for each in self._subscriptions.values() if each.root == name]
@@ -350,6 +351,10 @@ class Subscriber:
 
     # -- inside: the loop's thread -----------------------------------------------------------------------
 
+    def _farewell(self) -> None:
+        for subscription in self._subscriptions.values():
+            subscription.farewell()
+
     def _tick(self) -> None:
         now_s = Loop.now_s()
         self._loop.call_at(now_s + _TICK_S, self._tick)
@@ -357,6 +362,7 @@ class Subscriber:
         for subscription in self._subscriptions.values():
             subscription.tick(now_s)
         self._fetcher.tick(now_s)
+        self._peers.tick(now_s)
 
     def _want(
         self, name: str, owner: str | None, found: "Future[Subscription]", is_standing: bool = False

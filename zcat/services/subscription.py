@@ -14,6 +14,7 @@ from typing import Any
 from zcat.errors import BadMessage, Closed, DatasetUnknown, Timeout, Unavailable, ZcatError
 from zcat.logs import kv
 from zcat.model.dataset import DatasetInfo, Entry
+from zcat.names import is_local_endpoint
 from zcat.net.loop import Loop
 from zcat.net.sockets import Socket, SocketFactory
 from zcat.net.wire import Parts, Sent, send
@@ -36,8 +37,10 @@ from zcat.protocol.messages import (
     decode,
     encode,
 )
+from zcat.protocol.swarm_messages import Have, Holders
 from zcat.services.described import described
 from zcat.services.fetching import Fetching
+from zcat.services.peers import Peers
 from zcat.services.saved_catalogue import SavedCatalogue, Snapshot
 from zcat.services.workers import Workers
 from zcat.storage.chunk_cache import ChunkCache
@@ -63,6 +66,7 @@ class Surroundings:
     """Writes catalogues: one thread."""
     changed: Callable[[tuple[str, str]], None]
     """Called with the key of a subscription, in the step in which its catalogue changed."""
+    peers: Peers
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,6 +97,8 @@ class Subscription:
         self._questions: dict[int, _Question] = {}
         self._connected_at_s = float("-inf")
         self._was_here = False
+        self._is_tracked = False
+        """The origin sends readers to one another, as the fetcher knows."""
         self._is_met = False
         """Whoever answers at that address is the owner."""
         self._saved = SavedCatalogue(around.cache, root, owner, around.writer)
@@ -183,6 +189,11 @@ class Subscription:
             self._begin()
         if listed.state not in HERE and self.has_catalogue:
             self._settle()
+
+    def farewell(self) -> None:
+        """Tell the origin that nothing is given to others here any more."""
+        if self._is_tracked:
+            self._send(Have(self.root, "", "", ()), 0)
 
     def send_chunks(self, message: Message, id: int) -> bool:
         """Send a request of the fetcher's."""
@@ -279,7 +290,7 @@ class Subscription:
         now_s = self._around.loop.now_s()
         self._connected_at_s = now_s
         self._was_here = True
-        self._is_met = False
+        self._is_met = self._is_tracked = False
         self._carry_out(self._follower.connected(now_s))
         for id, question in self._questions.items():
             self._send(question.message, id)
@@ -323,6 +334,8 @@ class Subscription:
         match message:
             case ChunkReply() | BlocksReply():
                 self._around.fetcher.arrived(self.key, id, message)
+            case Holders():
+                self._around.fetcher.referred(self.key, id, message)
             case TreePage() if id == self._tree_id:  # a late one may not go on where the last one ended
                 self._carry_out(self._follower.page(message, now_s))
             case Changes():
@@ -342,11 +355,22 @@ class Subscription:
             )
         if self.has_catalogue and pong.incarnation != self._follower.incarnation:
             self._around.fetcher.moved(self.key)
+        self._track(pong.tracks)
         self._carry_out(self._follower.pong(pong, now_s))
         for id, question in self._questions.items():
             if id < self._asked_id:  # asked before the last ping, so it was lost, or its answer is late
                 self._send(question.message, id)
         self._asked_id = max(self._asked_id, next(self._around.ids))
+
+    def _track(self, is_tracking: bool) -> None:
+        """Learn whether the origin sends readers to one another, and whether it can send any here."""
+        if is_tracking == self._is_tracked:
+            return
+        self._is_tracked = is_tracking
+        assert self.listed is not None
+        endpoint = self.listed.claim.endpoints[self._endpoint]
+        shared_at = self._around.peers.shared_at(endpoint)
+        self._around.fetcher.track(self.key, is_tracking, shared_at, is_local_endpoint(endpoint))
 
     def _failed(self, id: int, failure: Failed, now_s: float) -> None:
         question = self._questions.pop(id, None)
@@ -377,6 +401,7 @@ class Subscription:
         error = self.why_away()
         self._fail_questions(error)
         self._around.fetcher.away(self.key, error)
+        self._is_tracked = False
         if self.has_catalogue:
             self._settle()
 

@@ -5,7 +5,7 @@ catalogue is late, and the origin is asked at each read until it is not.
 """
 
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import TypeVar
 
 from zcat.errors import Busy, NotReadable, Stale, StorageFailed, Unavailable
@@ -15,6 +15,7 @@ from zcat.protocol.transfer import DatasetKey, Origin
 from zcat.services.dataset import OpenDataset
 from zcat.services.fetcher import Target
 from zcat.services.subscription import Subscription
+from zcat.storage.cached_dataset import CachedDataset
 from zcat.storage.chunk_cache import ChunkCache
 
 T = TypeVar("T")
@@ -76,6 +77,14 @@ class Versions:
         except StorageFailed:
             cached = None  # the cache has said so in the log; reads go on without it
         return Target(key, info, cached)
+
+    def held(self, origins: Iterable[Origin], path: str, lineage: str) -> CachedDataset | None:
+        """Give what is cached of a lineage of one of ``origins``; None if it was not read in this run."""
+        for origin in origins:
+            info = self._infos.get((origin, path))
+            if info is not None and info.entry.lineage == lineage:
+                return self.target(DatasetKey(*origin, path, lineage), info).cached
+        return None
 
     def _learn(self, subscription: Subscription, entry: Entry, wait_s: float) -> DatasetInfo:
         place = subscription.key, entry.path

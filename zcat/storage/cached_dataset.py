@@ -177,6 +177,10 @@ class CachedDataset:
             self._check_open()
             raise
 
+    def digest(self, nchunk: int) -> bytes:
+        """Return the digest of a chunk that `chunk` gave."""
+        return self._digests[nchunk]
+
     def handle(self, nchunk: int) -> Any | None:
         """Return this thread's Blosc2 handle on the frame, to read a part of a chunk that `chunk` gave.
 
