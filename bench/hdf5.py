@@ -208,6 +208,7 @@ def main() -> None:
     parser = report.arguments(__doc__ or "")
     parser.add_argument("--size", type=int, default=256, help="MiB of values in each file (default: 256)")
     args = parser.parse_args()
+    args.size = min(args.size, 64) if args.quick else args.size
     with ExitStack() as opened:
         folder = Path(args.folder or opened.enter_context(tempfile.TemporaryDirectory(prefix="zcat-bench-")))
         folder.mkdir(parents=True, exist_ok=True)

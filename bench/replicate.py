@@ -187,6 +187,7 @@ def main() -> None:
     parser = report.arguments(__doc__ or "")
     parser.add_argument("--planes", type=int, default=256, help="of 4 MiB each (default: 256, a GiB)")
     args = parser.parse_args()
+    args.planes = min(args.planes, 64) if args.quick else args.planes
     with ExitStack() as opened:
         folder = Path(args.folder or opened.enter_context(tempfile.TemporaryDirectory(prefix="zcat-bench-")))
         data, room = folder / "data", folder / "room"

@@ -11,6 +11,8 @@ from dataclasses import dataclass, field
 from importlib.metadata import version
 from typing import Any
 
+ROUNDS = 5
+
 
 @dataclass
 class Row:
@@ -46,20 +48,20 @@ def arguments(what: str) -> argparse.ArgumentParser:
     """Give a parser with what every measurement takes."""
     parser = _Parser(description=what)
     parser.add_argument("--quick", action="store_true", help="one round, on less data: to see that it works")
-    parser.add_argument("--rounds", type=int, default=5, help="how often everything is measured (default: 5)")
+    parser.add_argument("--rounds", type=int, help=f"how often everything is measured (default: {ROUNDS})")
     parser.add_argument("--json", action="store_true", help="print one JSON object instead of a table")
     parser.add_argument("--folder", help="where to put the data (default: a temporary folder)")
     return parser
 
 
 class _Parser(argparse.ArgumentParser):
-    """Makes one round of a quick run."""
+    """Makes one round of a quick run, unless it is told how many."""
 
     def parse_args(self, args: Any = None, namespace: Any = None) -> Any:
-        """Parse, and make what is quick so."""
+        """Parse, and fill in the rounds."""
         parsed = super().parse_args(args, namespace)
-        if parsed.quick:
-            parsed.rounds = 1
+        if parsed.rounds is None:
+            parsed.rounds = 1 if parsed.quick else ROUNDS
         return parsed
 
 

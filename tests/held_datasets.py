@@ -53,6 +53,7 @@ class HeldDataset:
         self.info = DatasetInfo(entry, geometry, header.compression, attributes or {})
         self.content = content
         self.complete = True
+        self.in_blocks = False
         self.reads = 0
         self._schunk = schunk
 

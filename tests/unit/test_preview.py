@@ -27,6 +27,7 @@ class Counted:
         # each chunk counts 1000 bytes on the wire
         self.info = replace(self._held.info, entry=replace(self._held.info.entry, cbytes=1000 * count))
         self.complete = cached == count
+        self.in_blocks = False
         self.chunks = set()
         self._cached = cached
 
@@ -142,6 +143,22 @@ def test_of_what_is_cached_blocks_are_sampled_where_decoding_all_would_take_too_
     assert (told.exact, told.chunks, told.factors) == (False, 8, (2**18,))
     np.testing.assert_allclose(got, naive(array, (4,), Reduce.MEAN), atol=2**14)
     assert preview(source, ..., "4", limits=replace(AMPLE, decode_bytes=8 << 20))[1].exact
+
+
+def test_where_blocks_can_be_fetched_each_of_many_bins_has_a_few():
+    array = np.arange(2**20, dtype="f8")
+    source = Counted(array, (2**17,), (2**14,))  # eight chunks of eight blocks, which cost 125 + 64 bytes each
+    source.in_blocks = True
+    tight = replace(AMPLE, fetch_bytes=16 * 189)
+
+    got, told = preview(source, ..., "16", limits=tight)
+    assert (told.exact, told.chunks, told.factors) == (False, 8, (2**16,))
+    np.testing.assert_allclose(got, naive(array, (16,), Reduce.MEAN), atol=2**15)
+
+    got, told = preview(source, ..., "16", "stride", limits=tight)
+    assert told.exact
+    np.testing.assert_array_equal(got, array[:: 2**16])
+    assert len(preview(source, ..., "32", "stride", limits=tight)[0]) <= 16
 
 
 def test_small_chunks_count_as_what_they_cost():

@@ -53,6 +53,10 @@ class Dataset(Protocol):
     def read(self, what: Selection | Points) -> npt.NDArray[Any]:
         """Return the items of an array, in C order, as a block of the selection's shape."""
 
+    @property
+    def in_blocks(self) -> bool:
+        """Chunks that are missing can be fetched in blocks."""
+
     def parts(
         self, what: Selection, window_bytes: int | None = None
     ) -> Iterator[tuple[tuple[slice, ...], npt.NDArray[Any]]]:

@@ -158,6 +158,11 @@ class OpenDataset:
                 if window.wait(self._limits.fetch_timeout_s):
                     return  # no room: whoever reads them will have them sent again
 
+    @property
+    def in_blocks(self) -> bool:
+        """Chunks that are missing can be fetched in blocks."""
+        return self._supply.in_blocks
+
     def missing_count(self, chunks: Indices) -> int:
         """Say how many of these chunks would have to be fetched."""
         cached = self._target.cached

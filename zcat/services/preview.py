@@ -28,6 +28,7 @@ WINDOW_BYTES = 16 * MIB
 # PERF: a part of a chunk costs about 0.1 ms however small it is, and 128 KiB are decompressed in less
 _PIECE_BYTES_MIN = 128 * KIB
 _COUNTED_MAX = 1 << 20
+_HEAD_BYTES = 32
 _ITEM_BYTES = 24
 """Held for each item of an answer: what is summed up, how many there were, and the item."""
 
@@ -42,6 +43,10 @@ class Source(Protocol):
     @property
     def complete(self) -> bool:
         """All its chunks are in the cache."""
+
+    @property
+    def in_blocks(self) -> bool:
+        """Chunks that are missing can be fetched in blocks."""
 
     def missing_count(self, chunks: Indices) -> int:
         """Say how many of these chunks would have to be fetched."""
@@ -195,18 +200,32 @@ def _share_of(
     source: Source, array: ArrayGeometry, ask: PreviewAsk, what: Selection, limits: PreviewLimits
 ) -> _Share | None:
     """Say how much may be read; None if that is all of it."""
-    info, count = source.info, _chunks(array, what)
-    decoded_max = limits.decode_bytes // max(info.geometry.chunksize, _PIECE_BYTES_MIN) or 1
-    fetched_max = limits.fetch_bytes * info.geometry.nchunks // max(info.entry.cbytes, 1) or 1
+    info, geometry = source.info, source.info.geometry
+    count = _chunks(array, what)
+    decoded_max = limits.decode_bytes // max(geometry.chunksize, _PIECE_BYTES_MIN) or 1
+    fetched_max = limits.fetch_bytes * geometry.nchunks // max(info.entry.cbytes, 1) or 1
     missing = 0
     if not source.complete and count > fetched_max:
         missing = source.missing_count(chunks_touched(array, what)) if count <= _COUNTED_MAX else count
-    if ask.must_be_exact or (count <= decoded_max and missing <= fetched_max):
+    in_blocks = source.in_blocks and missing > 0
+    blocks_max = _blocks_max(info, limits) if in_blocks else 0
+    is_cheap = missing <= fetched_max or math.prod(map(columns, what.axes, array.blocks)) <= blocks_max
+    if ask.must_be_exact or (count <= decoded_max and is_cheap):
         return None
-    if missing or ask.fit.reduce is Reduce.STRIDE:
-        return _Share(array.chunks, min(decoded_max, fetched_max) if missing else decoded_max)
-    # what is cached is decoded block by block, so that each of many bins can have a little
-    return _Share(array.blocks, limits.decode_bytes // max(info.geometry.blocksize, _PIECE_BYTES_MIN) or 1)
+    if missing and not in_blocks:
+        return _Share(array.chunks, min(decoded_max, fetched_max))
+    # block by block, so that each of many bins can have a little; but between items with a stride, all is decoded
+    if ask.fit.reduce is Reduce.STRIDE:
+        return _Share(array.blocks, min(decoded_max, blocks_max)) if missing else _Share(array.chunks, decoded_max)
+    pieces_max = limits.decode_bytes // max(geometry.blocksize, _PIECE_BYTES_MIN) or 1
+    return _Share(array.blocks, min(pieces_max, blocks_max) if missing else pieces_max)
+
+
+def _blocks_max(info: DatasetInfo, limits: PreviewLimits) -> int:
+    """Say how many blocks may be fetched: each may need the offsets of all blocks of its chunk."""
+    count = max(info.geometry.chunksize // max(info.geometry.blocksize, 1), 1)
+    chunk_bytes = info.entry.cbytes // max(info.geometry.nchunks, 1)
+    return limits.fetch_bytes // (chunk_bytes // count + 4 * count + _HEAD_BYTES) or 1
 
 
 def _fewer(

@@ -54,6 +54,15 @@ class Supply:
         self.blocks = blocks
         self._limits = limits
 
+    @property
+    def in_blocks(self) -> bool:
+        """Chunks that are missing can be had in blocks."""
+        info = self.target.info
+        if self.target.cached is None or self._limits is None or info.geometry.array is None:
+            return False
+        differs = DELTA in info.compression.filters
+        return not differs and self.blocks is not None and self.blocks.serves(self.target.key.origin)
+
     def plan(self, missing: Sequence[int], what: What | None) -> Plan:
         """Plan how to fetch what is needed.
 
@@ -62,7 +71,7 @@ class Supply:
             what: is needed of them; None: all of them, as chunks.
         """
         cached, limits, array = self.target.cached, self._limits, self.target.info.geometry.array
-        if cached is None or limits is None or array is None or not self._may_cut():
+        if cached is None or limits is None or array is None or not self.in_blocks:
             return Plan(list(missing))
         if what is None and not cached.any_partial(missing):
             return Plan(list(missing))
@@ -78,10 +87,6 @@ class Supply:
     def begin(self, chunks: Indices, plan: Plan, bulk: bool = False) -> "Window":
         """Ask for what a plan says."""
         return Window(self, chunks, plan, bulk)
-
-    def _may_cut(self) -> bool:
-        differs = DELTA in self.target.info.compression.filters
-        return not differs and self.blocks is not None and self.blocks.serves(self.target.key.origin)
 
     def _plan_chunk(
         self, plan: Plan, nchunk: int, needed: Indices | None, limits: PlanLimits, cached: CachedDataset
