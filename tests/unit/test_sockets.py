@@ -43,10 +43,10 @@ def test_a_dealer_queues_nothing_for_peers_that_are_not_there(factory):
 
 
 def test_queues_are_as_long_as_the_byte_budget_allows():
-    assert SocketOptions(queue_bytes=1 << 20, typical_bytes=1 << 10).frames_queued_max == 1024
-    assert SocketOptions(queue_bytes=1 << 20, typical_bytes=1 << 20).frames_queued_max == 16
-    assert CONTROL.frames_queued_max == 1024
-    assert DATA.frames_queued_max == 64
+    assert SocketOptions(queue_bytes=1 << 20, typical_bytes=1 << 10).queued_max == 1024
+    assert SocketOptions(queue_bytes=1 << 20, typical_bytes=1 << 20).queued_max == 16
+    assert CONTROL.queued_max == 1024
+    assert DATA.queued_max == 64
 
 
 def test_a_short_queue_for_chunks_leaves_room_for_subscriptions(context):

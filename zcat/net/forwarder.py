@@ -33,6 +33,9 @@ from typing import TypeVar
 import zmq
 
 from zcat.errors import Closed, Timeout, ZcatError
+from zcat.limits import MIB
+from zcat.net.laggards import MESSAGE_PART_BYTES, QueueLimits
+from zcat.net.queue_watch import QueueWatch, Watched
 from zcat.net.sockets import (
     CONTROL,
     Context,
@@ -47,7 +50,10 @@ from zcat.net.sockets import (
 )
 
 CONTROL_TIMEOUT_S = 5.0
+LIMITS = QueueLimits(peer_bytes_max=64 * MIB, total_bytes_max=256 * MIB)
 LINKS_QUEUE_FACTOR = 16
+EGRESS, MESH = "egress", "mesh"
+"""What the sockets are called that others subscribe at."""
 
 Result = TypeVar("Result")
 
@@ -77,8 +83,8 @@ class ForwarderCounters:
 class Forwarder:
     """A broker's event path; see the module's docstring.
 
-    Each subscriber that does not keep up has a queue of ``options.queue_bytes``; what is above is lost to it,
-    silently: events carry sequence numbers so that it notices.
+    A subscriber that does not keep up loses what does not fit its queue, silently: events carry sequence numbers
+    so that it notices. One for whom more waits than ``limits`` allow is put out.
 
     The broker's own events, which are for its own subscribers only, enter at ``local_ingress``; an XPUB connected
     there also hears which topics somebody subscribed to. ``local_egress`` is for its own subscriptions.
@@ -86,15 +92,22 @@ class Forwarder:
     Args:
         context: shared with whoever uses ``local_ingress`` and ``local_egress``.
         endpoints: where to listen; the real ones are then ``ingress``, ``egress`` and ``mesh``.
-        options: of all sockets. Let the queues be 1000 frames long or more: libzmq's proxy forwards up to 1000
-            messages before it looks whether subscribers have read any.
+        options: of all sockets. Let the queues be 1000 messages long or more: libzmq's proxy forwards up to 1000
+            before it looks whether subscribers have read any.
+        limits: of what waits for the subscribers of each socket.
 
     Raises:
         AddressInUse: an endpoint cannot be had.
         BadName: an endpoint is not one.
     """
 
-    def __init__(self, context: Context, endpoints: ForwarderEndpoints, options: SocketOptions = CONTROL):
+    def __init__(
+        self,
+        context: Context,
+        endpoints: ForwarderEndpoints,
+        options: SocketOptions = CONTROL,
+        limits: QueueLimits = LIMITS,
+    ):
         sockets = SocketFactory(context, options)
         # The way between the hops is shared by all subscribers, so it must not overflow before their own
         # queues do. It is emptied as fast as memory moves; full, it would mean that the process is starved.
@@ -116,6 +129,7 @@ class Forwarder:
             raise
         self._links = SocketFactory(context, patient).xsub(self.local_ingress)
         connect(self._links, trunk)
+        self._watch = QueueWatch(SocketFactory(context), limits, {EGRESS: egress, MESH: mesh})
         self._inner = _Hop("ingress", sockets, ingress, mesh)
         self._outer = _Hop("egress", sockets, self._links, egress)
 
@@ -123,6 +137,7 @@ class Forwarder:
         """Start forwarding. Once."""
         self._outer.start()
         self._inner.start()
+        self._watch.start(self._sent_bytes)
 
     def link(self, mesh: str) -> None:
         """Have the events of another broker, whose mesh endpoint this is. From any thread.
@@ -156,6 +171,10 @@ class Forwarder:
             subscription_changes=outer.back_in_frames,
         )
 
+    def watched(self) -> dict[str, Watched]:
+        """Tell who is connected, and who does not keep up, at the egress and the mesh. From any thread."""
+        return dict(self._watch.seen)
+
     def is_alive(self) -> bool:
         """Say whether both hops are at work: True from start to stop."""
         return self._inner.is_alive() and self._outer.is_alive()
@@ -166,8 +185,12 @@ class Forwarder:
         Raises:
             Timeout: a thread did not end.
         """
+        self._watch.stop()
         self._inner.stop(timeout_s)
         self._outer.stop(timeout_s)
+
+    def _sent_bytes(self) -> dict[str, int]:
+        return {EGRESS: self._outer.traffic().back_out_size, MESH: self._inner.traffic().back_out_size}
 
 
 @dataclass(frozen=True, slots=True)
@@ -182,6 +205,11 @@ class _Traffic:
     back_in_bytes: int = 0
     back_out_frames: int = 0
     back_out_bytes: int = 0
+
+    @property
+    def back_out_size(self) -> int:
+        """What it may cost to have the messages wait for one subscriber."""
+        return self.back_out_bytes + MESSAGE_PART_BYTES * self.back_out_frames
 
     def plus(self, counts: list[int]) -> "_Traffic":
         return _Traffic(*(a + b for a, b in zip(dataclasses.astuple(self), counts, strict=True)))

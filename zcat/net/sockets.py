@@ -81,17 +81,18 @@ def check_libzmq(version: tuple[int, ...]) -> None:
 class SocketOptions:
     """How much one peer may hold in memory, and how large its frames may be.
 
-    ZeroMQ's queues (high-water marks) count frames, not bytes: the typical size of a frame makes one of the other.
-    The bound is a hard one where ``typical_bytes`` is ``frame_bytes_max``.
+    ZeroMQ's queues (high-water marks) count messages, however many frames each has: the typical size of a message
+    makes one of the other. What forwards the messages of others watches their bytes, too: `zcat.net.laggards`.
     """
 
     queue_bytes: int = 64 * limits.MIB  # per peer and direction
-    typical_bytes: int = limits.CONTROL_FRAME_BYTES_MAX  # of a frame
+    typical_bytes: int = limits.CONTROL_FRAME_BYTES_MAX  # of a message
     frame_bytes_max: int = limits.CONTROL_FRAME_BYTES_MAX  # a peer that sends a larger one is disconnected
     linger_s: float = 0.5  # how long the last messages may take after close
+    send_buffer_bytes: int | None = None  # of the kernel, for each connection over TCP; None: as it likes
 
     @property
-    def frames_queued_max(self) -> int:
+    def queued_max(self) -> int:
         """The high-water mark."""
         return max(QUEUED_MIN, self.queue_bytes // self.typical_bytes)
 
@@ -165,6 +166,13 @@ class SocketFactory:
         connect(asker, bind(answerer, local_endpoint("control")))
         return asker, answerer
 
+    def pair(self, queue_unlimited: bool = False) -> Socket:
+        """Make a PAIR, for messages within this process."""
+        pair = self._make(zmq.PAIR)
+        if queue_unlimited:
+            pair.set(zmq.RCVHWM, 0)
+        return pair
+
     def _subscribing(self, kind: int) -> Socket:
         socket = self._make(kind)
         # What it sends are subscriptions, which are small; libzmq drops those above the mark without a word
@@ -176,8 +184,10 @@ class SocketFactory:
         socket = self.context.socket(kind)
         options = self.options
         socket.set(zmq.LINGER, round(options.linger_s * 1000))
-        socket.set(zmq.SNDHWM, options.frames_queued_max)
-        socket.set(zmq.RCVHWM, options.frames_queued_max)
+        socket.set(zmq.SNDHWM, options.queued_max)
+        socket.set(zmq.RCVHWM, options.queued_max)
+        if options.send_buffer_bytes is not None:
+            socket.set(zmq.SNDBUF, options.send_buffer_bytes)
         socket.set(zmq.MAXMSGSIZE, options.frame_bytes_max)
         socket.set(zmq.IPV6, 1)
         socket.set(zmq.BACKLOG, BACKLOG)
