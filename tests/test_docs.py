@@ -15,6 +15,7 @@ from zcat.model import dataset
 from zcat.model.root import Claim
 from zcat.protocol import (
     announcer,
+    attendance,
     block_messages,
     block_transfer,
     broker_choice,
@@ -29,6 +30,7 @@ from zcat.protocol import (
     reconciler,
     serving,
     sharers,
+    status_messages,
     swarm_messages,
     tracker,
     transfer,
@@ -48,6 +50,11 @@ VALUES = {
     "part": block_messages.Part,
     "change": messages.Change,
     "held": swarm_messages.HeldChunk,
+    "count": status_messages.Count,
+    "presence": status_messages.Presence,
+    "present": status_messages.Present,
+    "link": status_messages.LinkState,
+    "queue": status_messages.QueueState,
 }
 DESCRIBED = {**VALUES, **messages.MESSAGES}
 WORDS = {int: "int", float: "number", bool: "bool", str: "text", bytes: "bin"}
@@ -67,6 +74,7 @@ CONSTANTS = {name: value for name, value in vars(limits).items() if name.isupper
 MODULES = (
     announcer,
     block_transfer,
+    attendance,
     broker_choice,
     config,
     directory,

@@ -37,7 +37,10 @@ class BrokerConfig:
     records_max: int = 100_000
     """Claims listed at a time; beyond, new publishers are told that the broker is busy."""
     events_bytes: int = 64 * MIB
-    """Queued for each subscriber that does not keep up; what is above is lost to it, and it notices."""
+    """Queued for one subscriber, or for one other broker, that does not keep up: it is put out when more waits,
+    connects again, and notices what it missed."""
+    events_total_bytes: int = 256 * MIB
+    """The same for all of them; the one that is furthest behind is put out first."""
     answers_bytes: int = 16 * MIB
     """Queued for each peer that does not read its answers."""
 

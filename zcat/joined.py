@@ -19,6 +19,7 @@ from zcat.services.dataset import OpenDataset
 from zcat.services.frame_view import FrameView
 from zcat.services.preview import PreviewAsk, PreviewLimits, plan_preview, read_preview
 from zcat.services.subscriber import Subscriber
+from zcat.services.survey import as_json
 
 T = TypeVar("T")
 
@@ -106,6 +107,12 @@ class JoinedBackend:
     def health(self) -> dict[str, Any]:
         """Say how the subscriber is."""
         return self._subscriber.health()
+
+    def network(self, what: str, is_asked: bool = True) -> list[dict[str, Any]]:
+        """Tell how the ``brokers`` or the ``peers`` are."""
+        survey = self._subscriber.survey
+        views = survey.brokers() if what == "brokers" else survey.peers(is_asked)
+        return [as_json(view) for view in views]
 
     def listing(self, root: str, under: str) -> list[Listed]:
         """Return the datasets of a root, or those under a folder, or one dataset."""

@@ -49,3 +49,6 @@ HOLDERS_MAX = 64
 
 HELD_CHUNKS_MAX = 512
 """Chunks that one such message speaks of: with the digest of each it stays a control frame."""
+
+PRESENCE_BYTES_MAX = 4 * KIB
+"""What a subscriber may say of itself in a ping: its texts, each counting 12 bytes more."""

@@ -151,3 +151,14 @@ def test_the_installed_script_hands_over_to_gzip(tmp_path):
     path = os.pathsep.join([str(script.parent), *others])
     done = subprocess.run(["zcat", "a.gz"], capture_output=True, cwd=tmp_path, env={"PATH": path}, timeout=60)
     assert (done.returncode, done.stdout) == (0, b"content")
+
+
+def test_brokers_are_watched_until_an_interrupt(start):
+    _, ready = start("broker", "--listen", "tcp://127.0.0.1:0", "--log-level", "warning")
+    command = [*ZCAT, "brokers", "--broker", *ready["brokers"], "--watch", "0.2", "--json"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        looks = [json.loads(process.stdout.readline()) for _ in range(3)]
+        process.send_signal(signal.SIGINT)
+        _, complaints = process.communicate(timeout=30)
+    assert [look["brokers"][0]["state"] for look in looks] == ["here"] * 3
+    assert (process.returncode, complaints) == (0, "")

@@ -238,7 +238,7 @@ class SimulatedPublisher:
         self.announcer = Announcer(claim, len(self.brokers), now_s, random)
         self.used: dict[int, str] = {}
         for met in self.known.configured(self.brokers, now_s):
-            self.act(self.entrances.add(met.broker))
+            self.act(self.entrances.add(met.broker, now_s))
 
     def act(self, effects: Iterable[Effect | EntranceEffect]) -> None:
         for effect in effects:
@@ -269,10 +269,10 @@ class SimulatedPublisher:
         if isinstance(reply, Granted | Failed):
             return self.act(self.announcer.answered(sent.broker, reply, sent.id, now_s))
         assert isinstance(reply, Pong)
-        self.act(self.entrances.answered(sent.broker, reply))
+        self.act(self.entrances.answered(sent.broker, reply, now_s))
         for effect in self.known.heard(sent.broker, reply, now_s):
             if isinstance(effect, Met):
-                self.act(self.entrances.add(effect.broker))
+                self.act(self.entrances.add(effect.broker, now_s))
                 self.act(self.announcer.add(effect.broker, now_s))
             else:
                 self.act(self.entrances.drop(effect.broker))

@@ -292,3 +292,17 @@ def test_fifty_forwarders_leave_no_thread_and_no_descriptor():
     for _ in range(50):
         once()
     assert (threading.active_count(), len(os.listdir("/proc/self/fd"))) == before
+
+
+def test_the_end_of_a_forwarder_holds_up_nobody_else_in_its_context(factory, make_forwarder):
+    ending, staying = make_forwarder(), make_forwarder()
+    subs = [subscriber(factory, ending.egress, b"") for _ in range(10)]
+    pub = publisher(factory, ending.ingress)
+    assert got(pub) == [b"\x01"]
+    ending.stop()
+    for sub in subs:
+        sub.close()
+    reader, pub = subscriber(factory, staying.egress, b""), publisher(factory, staying.ingress)
+    assert got(pub) == [b"\x01"]
+    send(pub, [b"x"])
+    assert got(reader) == [b"x"]

@@ -10,10 +10,11 @@ from zcat.cli import (
     export,
     get,
     hdf5,
+    mesh,
     serve,
     show,
     up,
 )
 
-ALL: tuple[ModuleType, ...] = (up, serve, config, check, browse, show, get, export, hdf5, completion)
+ALL: tuple[ModuleType, ...] = (up, serve, config, check, mesh, browse, show, get, export, hdf5, completion)
 """Each has ``add(commands)``, which adds its commands to the parser, and runs them by ``args.run(args)``."""

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     import argparse
 
 COMMANDS = (
-    *("up", "broker", "publish", "subscribe", "config", "check"),
+    *("up", "broker", "publish", "subscribe", "config", "check", "brokers", "peers"),
     *("roots", "follow", "unfollow", "ls", "tree", "info", "show", "get", "export"),
     *("import", "export-hdf5", "completion"),
 )

@@ -23,7 +23,8 @@ def print_table(rows: Sequence[Mapping[str, Any]], columns: Mapping[str, Callabl
 
     Args:
         rows: each with a value for every column; None prints as ``-``.
-        columns: how to write the values of each column; what `count` and `size` write is aligned to the right.
+        columns: how to write the values of each column; what `count`, `size` and `duration` write is aligned to
+            the right.
     """
     from rich.console import Console
     from rich.table import Table
@@ -31,7 +32,9 @@ def print_table(rows: Sequence[Mapping[str, Any]], columns: Mapping[str, Callabl
 
     table = Table(box=None, pad_edge=False, header_style="bold")
     for name, write in columns.items():
-        table.add_column(name.upper(), justify="right" if write in (count, size) else "left", overflow="fold")
+        table.add_column(
+            name.upper(), justify="right" if write in (count, size, duration) else "left", overflow="fold"
+        )
     for row in rows:
         cells = [(row.get(name), write) for name, write in columns.items()]
         table.add_row(*[Text("-" if value is None else write(value)) for value, write in cells])
@@ -76,6 +79,20 @@ def shape(lengths: Iterable[int]) -> str:
 def time(text: str) -> str:
     """Write a time as people read it: ``2026-11-22 19:53`` of ``2026-11-22T19:53:35Z``."""
     return text[:16].replace("T", " ")
+
+
+def duration(seconds: float) -> str:
+    """Write how long something takes or lasts: ``0.4 ms``, ``12 s``, ``3 h 20 min``."""
+    if seconds < 0:
+        return f"-{duration(-seconds)}"
+    if seconds < 1:
+        return f"{seconds * 1000:.1f} ms"
+    if seconds < 100:
+        return f"{seconds:.0f} s"
+    minutes, hours, days = (int(seconds // length) for length in (60, 3600, 86400))
+    if minutes < 100:
+        return f"{minutes} min"
+    return f"{hours} h {minutes % 60} min" if days < 3 else f"{days} d {hours % 24} h"
 
 
 def yes(value: bool) -> str:

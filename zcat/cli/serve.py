@@ -158,6 +158,7 @@ def start_http(stack: contextlib.ExitStack, subscriber: Any, config: HttpConfig)
     server = HttpServer(make_app(subscriber, config), config)
     with _port_explained(config):
         started(stack, server)
+    subscriber.introduction.http = server.url
     return server.url
 
 
@@ -183,6 +184,7 @@ def start_workers(stack: contextlib.ExitStack, subscriber: Any, config: HttpConf
     with _port_explained(config):
         started(stack, crew)
     subscriber.tells["workers"] = crew.report
+    subscriber.introduction.http = crew.url
     return crew.url
 
 

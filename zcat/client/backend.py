@@ -171,5 +171,8 @@ class Backend(Protocol):
     def health(self) -> dict[str, Any]:
         """Say how the subscriber is."""
 
+    def network(self, what: str, is_asked: bool = True) -> list[dict[str, Any]]:
+        """Tell how the ``brokers`` or the ``peers`` are; of these, whether they are asked themselves."""
+
     def close(self) -> None:
         """Let go of connections, threads and files."""

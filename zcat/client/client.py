@@ -1,6 +1,6 @@
 """A client: everything that one subscriber offers."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from types import TracebackType
 from typing import Any, Self
 
@@ -149,6 +149,21 @@ class Client:
     def health(self) -> dict[str, Any]:
         """Ask how the subscriber is; ``"status"`` is ``"ok"`` or ``"degraded"``."""
         return self._backend.health()
+
+    def brokers(self) -> Sequence[dict[str, Any]]:
+        """Tell of each broker how it is, whom it is linked to, and who does not keep up with it."""
+        return self._backend.network("brokers")
+
+    def peers(self, is_asked: bool = True) -> Sequence[dict[str, Any]]:
+        """Tell of the publishers and subscribers that the brokers know.
+
+        Args:
+            is_asked: ask each of them, too, and not only the brokers.
+
+        Raises:
+            Unavailable: no broker answers.
+        """
+        return self._backend.network("peers", is_asked)
 
     def close(self) -> None:
         """Let go of connections; datasets that were opened here raise `Closed` from now on."""

@@ -81,6 +81,15 @@ class HttpBackend:
             raise BadMessage(f"{self.url}/api/health answers a {type(health).__name__}, wanted an object")
         return health
 
+    def network(self, what: str, is_asked: bool = True) -> list[dict[str, Any]]:
+        """Tell how the ``brokers`` or the ``peers`` are."""
+        route = f"/api/{what}" + ("" if is_asked else "?ask=0")
+        told = self._connection.json("GET", route)
+        rows = told.get(what) if isinstance(told, dict) else None
+        if not isinstance(rows, list):
+            raise BadMessage(f"{self.url}{route} answers something else than {what}")
+        return rows
+
     def listing(self, root: str, under: str) -> list[Listed]:
         """Return the datasets of a root, or those under a folder, or one dataset."""
         address = f"{root}/{under}" if under else root

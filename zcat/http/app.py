@@ -11,6 +11,7 @@ from zcat.http.allowance import Allowance, AnswerLimits
 from zcat.http.catalogue import Info, Listing, Roots, Subscribe, Unsubscribe
 from zcat.http.download import Download
 from zcat.http.fetch import Fetch, FetchChunk, FetchPoints
+from zcat.http.operators import Brokers, Peers
 from zcat.http.pages import Health, Home, OpenApi
 from zcat.http.reads import FrameOf, Reads
 from zcat.services.frame_view import FrameView
@@ -62,6 +63,8 @@ def routes(reads: Reads, config: HttpConfig, frame_of: FrameOf) -> dict[str, Any
         "/api/chunk/{path:path}": FetchChunk(reads),
         "/api/download/{path:path}": Download(reads, frame_of),
         "/api/health": Health(reads),
+        "/api/brokers": Brokers(reads),
+        "/api/peers": Peers(reads),
         "/api/openapi.json": OpenApi(),
     }
 

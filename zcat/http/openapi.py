@@ -50,6 +50,8 @@ def document() -> dict[str, Any]:
             },
             "/api/download/{path}": {"get": _operation("The dataset as a file", [path], file)},
             "/api/health": {"get": _operation("How the subscriber is", [])},
+            "/api/brokers": {"get": _operation("The brokers, how each is and whom it is linked to", [])},
+            "/api/peers": {"get": _operation("Publishers and subscribers that the brokers know", [_ask()])},
             "/api/openapi.json": {"get": _operation("This document", [])},
         },
         "components": {"schemas": {"Problem": _problem_schema()}},
@@ -86,6 +88,16 @@ def _format(names: tuple[str, ...]) -> dict[str, Any]:
 
 def _details() -> dict[str, Any]:
     return {"name": "details", "in": "query", "schema": {"type": "boolean", "default": False}}
+
+
+def _ask() -> dict[str, Any]:
+    description = "ask each of them, too, and not only the brokers"
+    return {
+        "name": "ask",
+        "in": "query",
+        "description": description,
+        "schema": {"type": "boolean", "default": True},
+    }
 
 
 def _nchunk() -> dict[str, Any]:

@@ -16,7 +16,7 @@ from zcat.config import HttpConfig
 from zcat.errors import ZcatError
 from zcat.http import problems
 from zcat.http.app import make_app
-from zcat.http.reads import Dataset
+from zcat.http.reads import Dataset, Network
 from zcat.limits import MIB
 from zcat.model.dataset import Entry
 from zcat.protocol.codec import pack, unpack
@@ -128,6 +128,10 @@ class _OwnReads:
         raise _Elsewhere
 
     def health(self) -> dict[str, Any]:
+        raise _Elsewhere
+
+    @property
+    def survey(self) -> Network:
         raise _Elsewhere
 
 

@@ -100,8 +100,22 @@ class RootState(Protocol):
     def synced(self) -> bool: ...  # noqa: D102
 
 
+class Network(Protocol):
+    """What asks others how they are."""
+
+    def brokers(self) -> Sequence[Any]:
+        """Return a ``BrokerView`` of each broker."""
+
+    def peers(self, is_asked: bool = True) -> Sequence[Any]:
+        """Return a ``PeerView`` of each publisher and subscriber, which are asked themselves, too, or not."""
+
+
 class Reads(Protocol):
     """What answers: a subscriber."""
+
+    @property
+    def survey(self) -> Network:
+        """What asks others how they are."""
 
     def roots(self) -> list[Any]:
         """Return a `RootState` of every root that is known."""

@@ -188,6 +188,7 @@ class Forwarder:
         self._watch.stop()
         self._inner.stop(timeout_s)
         self._outer.stop(timeout_s)
+        self._watch.close()
 
     def _sent_bytes(self) -> dict[str, int]:
         return {EGRESS: self._outer.traffic().back_out_size, MESH: self._inner.traffic().back_out_size}
@@ -312,4 +313,7 @@ class _Hop:
 
     def _close(self) -> None:
         for socket in (self._frontend, self._backend, self._control):
+            with contextlib.suppress(zmq.ZMQError):  # the context is terminated, and with it all monitors
+                # else libzmq's I/O thread could wait for ever for somebody to take the next event
+                socket.disable_monitor()
             socket.close()

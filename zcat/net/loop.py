@@ -52,6 +52,11 @@ class LoopCounters:
     long_messages: int = 0  # of too many frames; never shown to a handler
     errors: int = 0  # handlers, timers and posts that raised anything else
 
+    def told(self) -> dict[str, int]:
+        """Give what operators see."""
+        refused = self.bad_messages + self.long_messages
+        return {"messages": self.messages, "bad_messages": refused, "errors": self.errors}
+
 
 @dataclass(slots=True)
 class Timer:

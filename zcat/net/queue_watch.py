@@ -61,10 +61,13 @@ class QueueWatch:
         self._thread.start()
 
     def stop(self) -> None:
-        """End, before the watched sockets are closed. Idempotent."""
+        """Look no more. Idempotent."""
         self._stopping.set()
         if self._thread.ident is not None:
             self._thread.join()
+
+    def close(self) -> None:
+        """Hear no more of who connects; after the watched sockets have been closed. Idempotent."""
         for monitor in self._monitors.values():
             monitor.close(linger=0)
 

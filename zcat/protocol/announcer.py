@@ -81,7 +81,18 @@ class Announcer:
     @property
     def contested(self) -> bool:
         """A broker said that another owner claims the same root."""
-        return any(broker.contested for broker in self._brokers.values())
+        return any(broker.contested and not broker.failures for broker in self._brokers.values())
+
+    def notes(self) -> dict[int, tuple[str, ...]]:
+        """Say of each broker whether it lists the claim as it is now, and as contested."""
+        return {
+            number: ("listed",) * (broker.told == self.claim) + ("contested",) * broker.contested
+            for number, broker in self._brokers.items()
+        }
+
+    def lists(self, broker: int) -> bool:
+        """Say whether a broker has confirmed the claim as it is now."""
+        return broker in self._brokers and self._brokers[broker].told == self.claim
 
     @property
     def is_withdrawn(self) -> bool:

@@ -4,7 +4,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from zcat.protocol.federation_messages import Digest, Records
-from zcat.protocol.messages import Announce, Ping, Renew
+from zcat.protocol.messages import Announce, Lookup, Ping, Renew
 
 Random = Callable[[], float]
 """Gives a number from 0 up to 1, as ``random.random`` does; passed in, so that a seed replays a run."""
@@ -18,7 +18,7 @@ class SendTo:
     """Effect: send this to the broker of that number. A send that fails is a message lost."""
 
     broker: int
-    message: Announce | Renew | Ping | Digest | Records
+    message: Announce | Renew | Lookup | Ping | Digest | Records
     id: int = 0
 
 

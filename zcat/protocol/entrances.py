@@ -5,10 +5,12 @@ entrance is enough for all that are linked to it; a broker that is not, because 
 the others, has one of its own. While links come and go an event may take two ways, which its number shows.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from zcat.protocol.brokers import Random, SendTo
 from zcat.protocol.messages import Ping, Pong
+from zcat.protocol.status_messages import AWAY, HERE, LinkState
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,9 +43,12 @@ class EntranceTimes:
 
 @dataclass(slots=True)
 class _Broker:
+    changed_at_s: float
+    """When it came here or went away."""
     pong: Pong | None = None
     """Its last answer; None while it is away."""
     unanswered_since_s: float | None = None
+    round_trip_s: float | None = None
 
 
 class Entrances:
@@ -68,9 +73,27 @@ class Entrances:
         """Some broker answers."""
         return any(held.pong is not None for held in self._brokers.values())
 
-    def add(self, broker: int) -> list[Effect]:
+    def is_here(self, broker: int) -> bool:
+        """Say whether a broker answers."""
+        return broker in self._brokers and self._brokers[broker].pong is not None
+
+    def links(self, endpoints: Mapping[int, str], now_s: float) -> dict[int, LinkState]:
+        """Tell of all brokers, whose endpoints these are; of those in use that events go there."""
+        return {
+            number: LinkState(
+                endpoint=endpoints[number],
+                state=HERE if held.pong else AWAY,
+                since_s=max(0.0, now_s - held.changed_at_s),
+                owner=held.pong.owner if held.pong else None,
+                round_trip_s=held.round_trip_s,
+                notes=("events",) if number in self._used else (),
+            )
+            for number, held in self._brokers.items()
+        }
+
+    def add(self, broker: int, now_s: float) -> list[Effect]:
         """Take another broker, and ask it."""
-        self._brokers[broker] = _Broker()
+        self._brokers[broker] = _Broker(now_s)
         return [SendTo(broker, Ping())]
 
     def drop(self, broker: int) -> list[Effect]:
@@ -78,9 +101,13 @@ class Entrances:
         del self._brokers[broker]
         return self._choose()
 
-    def answered(self, broker: int, pong: Pong) -> list[Effect]:
+    def answered(self, broker: int, pong: Pong, now_s: float) -> list[Effect]:
         """Take a broker's answer."""
         held = self._brokers[broker]
+        if held.pong is None:
+            held.changed_at_s = now_s
+        if held.unanswered_since_s is not None:
+            held.round_trip_s = now_s - held.unanswered_since_s
         held.pong, held.unanswered_since_s = pong, None
         return self._choose()
 
@@ -94,8 +121,8 @@ class Entrances:
             since_s = held.unanswered_since_s
             if since_s is None or late_s > self._times.ping_s:  # then we slept, and an answer may wait unread
                 held.unanswered_since_s = now_s
-            elif now_s >= since_s + self._times.silent_s:
-                held.pong = None
+            elif held.pong is not None and now_s >= since_s + self._times.silent_s:
+                held.pong, held.changed_at_s = None, now_s
         return [*self._choose(), *(SendTo(broker, Ping()) for broker in self._brokers)]
 
     def next_deadline_s(self) -> float:

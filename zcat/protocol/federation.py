@@ -13,6 +13,7 @@ from zcat.protocol.brokers import Random, SendTo, backoff_s, reached_by
 from zcat.protocol.federation_messages import Neighbour
 from zcat.protocol.known_brokers import Forgotten, KnownBrokers, Met
 from zcat.protocol.messages import Ping, Pong
+from zcat.protocol.status_messages import AWAY, HERE, LinkState
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,11 +48,14 @@ class FederationTimes:
 @dataclass(slots=True)
 class _Neighbour:
     next_at_s: float
+    changed_at_s: float
+    """When it came here or went away."""
     says: str | None = None
     """The endpoint by which it introduced itself."""
     pong: Pong | None = None
     """Its last answer; None while it is away."""
     unanswered_since_s: float | None = None
+    round_trip_s: float | None = None
     failures: int = 0
 
 
@@ -105,6 +109,10 @@ class Federation:
         held = self._neighbours.get(broker)
         if held is None or pong.service != "broker":
             return []
+        if held.pong is None:
+            held.changed_at_s = now_s
+        if held.unanswered_since_s is not None:
+            held.round_trip_s = now_s - held.unanswered_since_s
         held.pong, held.unanswered_since_s, held.failures = pong, None, 0
         held.next_at_s = now_s + self._pause_s()
         effects = self._meet(self._known.heard(broker, pong, now_s), now_s)
@@ -123,11 +131,25 @@ class Federation:
             ):  # asleep ourselves: the answer may be waiting unread
                 held.unanswered_since_s = now_s
             elif held.pong is not None and now_s >= since_s + self._times.silent_s:
-                held.pong = None
+                held.pong, held.changed_at_s = None, now_s
             held.failures += held.pong is None
             held.next_at_s = now_s + (self._pause_s() if held.pong else self._retry_s(held.failures))
             effects.append(SendTo(number, Ping(self.own)))
         return [*effects, *self._link()]
+
+    def links(self, digest: int, now_s: float) -> list[LinkState]:
+        """Tell of all brokers that are known, of those with our ``digest`` that they are in step."""
+        return [
+            LinkState(
+                endpoint=held.says or self._known.endpoint(number),
+                state=HERE if held.pong else AWAY,
+                since_s=max(0.0, now_s - held.changed_at_s),
+                owner=self._known.owner(number),
+                round_trip_s=held.round_trip_s,
+                notes=("in step",) if held.pong and held.pong.digest == digest else (),
+            )
+            for number, held in self._neighbours.items()
+        ]
 
     def next_deadline_s(self) -> float | None:
         """When `tick` wants to be called; None while nobody else is known."""
@@ -138,7 +160,7 @@ class Federation:
     def _meet(self, effects: Sequence[Met | Forgotten], now_s: float) -> list[Effect]:
         for effect in effects:
             if isinstance(effect, Met):
-                self._neighbours[effect.broker] = _Neighbour(now_s)
+                self._neighbours[effect.broker] = _Neighbour(now_s, now_s)
             else:
                 gone = self._neighbours.pop(effect.broker)
                 for held in self._neighbours.values():

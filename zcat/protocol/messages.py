@@ -17,6 +17,7 @@ from zcat.names import check_endpoint, check_path, shown
 from zcat.protocol.block_messages import Blocks, BlocksReply
 from zcat.protocol.codec import Buffer, also_check, from_plain, pack, to_plain, unpack, unpack_attributes
 from zcat.protocol.federation_messages import Digest, Digests, Neighbour, Records
+from zcat.protocol.status_messages import Presence, Status, StatusPage
 from zcat.protocol.swarm_messages import Have, Holders
 
 MAGIC = b"zcat1"
@@ -41,6 +42,8 @@ class Ping:
     bodies: ClassVar[str | None] = None
     neighbour: Neighbour | None = None
     """Who asks, if it is a broker: it wants to be known."""
+    presence: Presence | None = None
+    """Who asks, if it is a reader that uses this broker: operators want to know."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -370,9 +373,9 @@ class DirectoryChanged:
 MESSAGES: dict[str, type[Any]] = {
     cls.verb: cls
     for cls in (
-        Ping, Pong, Failed, Announce, Renew, Granted, Lookup, Listing, Digest, Digests, Records, Tree, TreePage,
-        Events, Changes, Info, InfoReply, Sizes, SizesReply, Chunks, ChunkReply, Blocks, BlocksReply,
-        Holders, Have, DirectoryChanged,
+        Ping, Pong, Failed, Status, StatusPage, Announce, Renew, Granted, Lookup, Listing, Digest, Digests,
+        Records, Tree, TreePage, Events, Changes, Info, InfoReply, Sizes, SizesReply, Chunks, ChunkReply,
+        Blocks, BlocksReply, Holders, Have, DirectoryChanged,
     )
 }  # fmt: skip
 

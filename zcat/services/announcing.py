@@ -8,6 +8,7 @@ on a broker: one that is away is asked again, ever more slowly, by the `Announce
 import logging
 import random
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from functools import partial
 
 from zcat.errors import BadName
@@ -18,9 +19,23 @@ from zcat.net.sockets import Socket, SocketFactory, connect, disconnect
 from zcat.net.wire import Part, Parts, Sent, send
 from zcat.protocol.announcer import Announcer, AnnouncerTimes, RaiseIncarnation
 from zcat.protocol.brokers import SendTo, reached_by
+from zcat.protocol.directory import HERE
 from zcat.protocol.entrances import Enter, Entrances, Leave
 from zcat.protocol.known_brokers import Forgotten, KnownBrokers, Met
-from zcat.protocol.messages import Changes, Failed, Granted, Message, Pong, decode, encode
+from zcat.protocol.messages import (
+    Changes,
+    Failed,
+    Granted,
+    ListedClaim,
+    Listing,
+    Lookup,
+    Message,
+    Pong,
+    decode,
+    encode,
+)
+from zcat.protocol.pages import unpaged
+from zcat.protocol.status_messages import LinkState
 from zcat.services.broker_sources import BrokerSources
 
 RESEND_S = 0.02
@@ -58,6 +73,8 @@ class Announcing:
         loop.register(self._pub)
         self._dealers: dict[int, Socket] = {}
         self._ingresses: dict[int, str] = {}  # those that events go to
+        self._farewells: set[int] = set()  # brokers whose confirmation is worth waiting for
+        self._was_contested = False
         now_s = loop.now_s()
         self._known = KnownBrokers(now_s)
         self._entrances = Entrances(now_s, random.random)
@@ -98,12 +115,25 @@ class Announcing:
     def withdraw(self) -> None:
         """Announce that the root is gone."""
         if self._announcer is not None and not self._announcer.claim.deleted:
+            listing = [broker for broker in self._dealers if self._announcer.lists(broker)]
+            self._farewells = {broker for broker in listing if self._entrances.is_here(broker)}
             self._obey(self._announcer.withdraw(self._loop.now_s()))
+
+    @property
+    def is_farewell_over(self) -> bool:
+        """All brokers that listed the root, and can be reached, have confirmed that it is gone."""
+        return self._announcer is None or all(map(self._announcer.lists, self._farewells))
 
     def publish(self, changes: Changes) -> None:
         """Send events to the followers of the root. One that misses them asks for them."""
         topic = f"root/{changes.root}/{changes.owner}/".encode()
         send(self._pub, [topic, *_parts(changes)])
+
+    def links(self) -> list[LinkState]:
+        """Tell of all brokers that are known, and of what they confirmed. On the loop's thread."""
+        links = self._entrances.links(self._known.endpoints, self._loop.now_s())
+        said = self._announcer.notes() if self._announcer else {}
+        return [replace(link, notes=(*link.notes, *said.get(number, ()))) for number, link in links.items()]
 
     # -- private -------------------------------------------------------------------------------------
 
@@ -113,14 +143,34 @@ class Announcing:
             case Granted() | Failed() as answer:
                 if self._announcer is not None:
                     self._obey(self._announcer.answered(broker, answer, received.id, self._loop.now_s()))
+                    self._look_whether_contested(broker)
+            case Listing() as listing if self._announcer is not None:
+                self._name_rivals(self._announcer.claim, unpaged(ListedClaim, listing.pages))
             case Pong() as pong if self._announcer is not None and broker in self._dealers:
                 now_s = self._loop.now_s()
-                self._enter(self._entrances.answered(broker, pong))
+                self._enter(self._entrances.answered(broker, pong, now_s))
                 self._meet(self._known.heard(broker, pong, now_s))
                 if broker in self._dealers:  # else it is known under another number, too
                     self._obey(self._announcer.heard(broker, now_s))
             case _:
                 log.debug("an answer to nothing %s", kv(verb=received.message.verb, broker=broker))
+
+    def _look_whether_contested(self, broker: int) -> None:
+        assert self._announcer is not None
+        is_contested = self._announcer.contested
+        if is_contested and not self._was_contested:  # ask who else it is
+            self._send(broker, Lookup(self._announcer.claim.root), 0, RESENDS_MAX)
+        elif self._was_contested and not is_contested:
+            log.info("contested no more %s", kv(root=self._announcer.claim.root))
+        self._was_contested = is_contested
+
+    def _name_rivals(self, own: Claim, listed: Sequence[ListedClaim]) -> None:
+        for claim in [each.claim for each in listed if each.claim.owner != own.owner and each.state in HERE]:
+            log.warning(
+                "contested: another publisher claims this root, too, so new readers must write ROOT@OWNER; "
+                "stop one of them, or give it another name %s",
+                kv(root=own.root, owner=own.owner, other=claim.owner, at=" ".join(claim.endpoints)),
+            )
 
     def _found(self, endpoints: Sequence[str]) -> None:
         self._meet(self._known.configured(endpoints, self._loop.now_s()))
@@ -128,7 +178,7 @@ class Announcing:
     def _connect(self, met: Met) -> None:
         dealer = self._dealers[met.broker] = self._sockets.dealer(met.endpoint)
         self._loop.register(dealer, partial(self._receive, met.broker))
-        self._enter(self._entrances.add(met.broker))
+        self._enter(self._entrances.add(met.broker, self._loop.now_s()))
 
     def _meet(self, effects: Sequence[Met | Forgotten]) -> None:
         assert self._announcer is not None
@@ -204,6 +254,7 @@ class Announcing:
         if dealer is None:  # forgotten meanwhile
             return
         if send(dealer, _parts(message, id)) is Sent.BUSY and attempts:
+            self._farewells.discard(broker)  # it is not even connected
             self._loop.call_after(RESEND_S, partial(self._send, broker, message, id, attempts - 1))
 
 

@@ -17,14 +17,16 @@ from typing import Any
 from zcat import __version__
 from zcat.config import BrokerConfig
 from zcat.errors import BadMessage, VerbUnknown, ZcatError
-from zcat.limits import KIB
+from zcat.limits import CONTROL_FRAME_BYTES_MAX, KIB
 from zcat.logs import kv
 from zcat.names import shown
 from zcat.net import wire
-from zcat.net.forwarder import Forwarder, ForwarderEndpoints
+from zcat.net.forwarder import EGRESS, MESH, Forwarder, ForwarderEndpoints
+from zcat.net.laggards import QueueLimits
 from zcat.net.loop import Loop
 from zcat.net.sockets import CONTROL, Context, SocketFactory, endpoint_of, exposure, make_context
 from zcat.net.wire import Part, Parts, Sent
+from zcat.protocol.attendance import Attendance
 from zcat.protocol.brokers import DIRECTORY_TOPIC
 from zcat.protocol.directory import LIVE, Directory, DirectoryLimits
 from zcat.protocol.envelope import split
@@ -44,12 +46,18 @@ from zcat.protocol.messages import (
     encode,
 )
 from zcat.protocol.pages import paged
+from zcat.protocol.status_messages import LINKS, QUEUES, SUBSCRIBERS, QueueState, Status
 from zcat.services.advertised import advertised
 from zcat.services.broker_sources import AnnouncedFile, found_at
 from zcat.services.neighbours import Around, Neighbours
+from zcat.services.status import ITEMS_MAX, Teller, all_at_once
 
 LISTED_MAX = 800
 """Claims in one answer: even the largest then fit the pages of a message, and the loop is kept a few ms."""
+EVENTS_QUEUED_MIN = 1024
+"""Messages, whatever their size; see `Forwarder`."""
+SEND_BUFFER_BYTES = 128 * KIB
+"""Of each subscriber, in the kernel, which takes twice that; left to itself it would take megabytes."""
 CHANGE_BYTES = KIB
 """Typical size of a published change: room for all those that one tick of the directory may make."""
 STATS_TIMEOUT_S = 5.0
@@ -94,12 +102,19 @@ class Broker:
             lease_min_s=config.lease_min_s, lease_max_s=config.lease_max_s, records_max=config.records_max
         )
         self._directory = Directory(self.owner, 1, Loop.now_s(), limits)
+        self._attendance = Attendance()
         try:
             self._bind(self._context)
         except ZcatError:
             self.close()
             raise
         self._counts = dict.fromkeys(("requests", "failed", "unsent", "events"), 0)
+        sections = {
+            LINKS: all_at_once(self._neighbours.links),
+            SUBSCRIBERS: lambda after: self._attendance.listed(Loop.now_s(), after, ITEMS_MAX),
+            QUEUES: all_at_once(self._queues),
+        }
+        self._teller = Teller("broker", self.owner, lambda: 1, self._count_all, sections, Loop.now_s())
         self._answers: dict[type[Any], Callable[[Any], Message]] = {
             Ping: self._ping,
             Announce: self._announce,
@@ -107,6 +122,7 @@ class Broker:
             Lookup: self._lookup,
             Digest: self._digest,
             Records: self._records,
+            Status: self._teller.answer,
         }
 
     def start(self) -> None:
@@ -152,16 +168,7 @@ class Broker:
         Raises:
             Closed: the broker is closed.
         """
-        assert self._forwarder is not None
-        counts = self._loop.call(self._count, STATS_TIMEOUT_S)
-        forwarded = self._forwarder.counters()
-        return {
-            **counts,
-            "messages": self._loop.counters.messages,
-            "bad_messages": self._loop.counters.bad_messages + self._loop.counters.long_messages,
-            "errors": self._loop.counters.errors,
-            **asdict(forwarded),
-        }
+        return self._loop.call(self._count_all, STATS_TIMEOUT_S)
 
     # -- before the start --------------------------------------------------------------------------------
 
@@ -176,7 +183,10 @@ class Broker:
             config.egress or _beside(listen, "egress"),
             config.mesh or _beside(listen, "mesh"),
         )
-        self._forwarder = Forwarder(context, asked, replace(CONTROL, queue_bytes=config.events_bytes))
+        queue_bytes = max(config.events_bytes, EVENTS_QUEUED_MIN * CONTROL_FRAME_BYTES_MAX)
+        options = replace(CONTROL, queue_bytes=queue_bytes, send_buffer_bytes=SEND_BUFFER_BYTES)
+        limits = QueueLimits(config.events_bytes, config.events_total_bytes)
+        self._forwarder = Forwarder(context, asked, options, limits)
         changes = SocketFactory(context, replace(CONTROL, typical_bytes=CHANGE_BYTES))
         self._pub = changes.pub(self._forwarder.local_ingress)
         self._loop.register(self._pub)
@@ -229,6 +239,8 @@ class Broker:
     def _ping(self, message: Ping) -> Pong:
         if message.neighbour is not None:
             self._neighbours.introduced(message.neighbour)
+        if message.presence is not None:
+            self._attendance.heard(message.presence, Loop.now_s())
         directory = self._directory
         return replace(self._pong, seq=directory.seq, digest=directory.digest, neighbours=self._neighbours.here)
 
@@ -256,7 +268,9 @@ class Broker:
         return Listing(directory.broker, directory.incarnation, directory.seq, following, tuple(paged(listed)))
 
     def _tick(self) -> None:
-        self._publish(self._directory.tick(Loop.now_s()))
+        now_s = Loop.now_s()
+        self._publish(self._directory.tick(now_s))
+        self._attendance.tick(now_s)
         self._loop.call_at(self._directory.next_deadline_s(), self._tick)
 
     def _publish(self, changes: Iterable[DirectoryChanged]) -> None:
@@ -270,9 +284,32 @@ class Broker:
         if wire.send(self._router, [*route, *_parts(message, id)]) is not Sent.OK:
             self._counts["unsent"] += 1  # the peer went, or does not read; whoever misses an answer asks again
 
-    def _count(self) -> dict[str, int]:
-        counts = {**self._directory.counts(), **self._counts, "seq": self._directory.seq}
-        return {**counts, "neighbours": len(self._neighbours.here)}
+    def _queues(self) -> list[QueueState]:
+        assert self._forwarder is not None
+        watched = self._forwarder.watched()
+        queues = [
+            QueueState(name, each.peer, each.behind_bytes, each.behind_s)
+            for name in (EGRESS, MESH)
+            for each in watched[name].behind
+        ]
+        return sorted(queues, key=lambda queue: -queue.behind_bytes)
+
+    def _count_all(self) -> dict[str, int]:
+        assert self._forwarder is not None
+        watched = self._forwarder.watched()
+        return {
+            **self._directory.counts(),
+            **self._counts,
+            "seq": self._directory.seq,
+            "neighbours": len(self._neighbours.here),
+            "subscribers": len(self._attendance),
+            "connections": watched[EGRESS].connections_count,
+            "slow": sum(len(each.behind) for each in watched.values()),
+            "queued_bytes": sum(each.behind_bytes for each in watched.values()),
+            "put_out": sum(each.put_out_count for each in watched.values()),
+            **self._loop.counters.told(),
+            **asdict(self._forwarder.counters()),
+        }
 
 
 def _log_change(change: DirectoryChanged) -> None:

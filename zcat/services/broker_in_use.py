@@ -20,8 +20,10 @@ from zcat.protocol.broker_choice import BrokerChoice, Lost, Use
 from zcat.protocol.brokers import DIRECTORY_TOPIC, Random, SendTo, reached_by
 from zcat.protocol.directory_view import Ask, ClaimChanged, DirectoryView
 from zcat.protocol.known_brokers import Forgotten, KnownBrokers, Met
-from zcat.protocol.messages import Changes, DirectoryChanged, Listing, Message, Pong, decode, encode
+from zcat.protocol.messages import Changes, DirectoryChanged, Listing, Message, Ping, Pong, decode, encode
+from zcat.protocol.status_messages import Presence
 from zcat.services.broker_sources import BrokerSources
+from zcat.services.introduction import LEASE_S
 
 RESEND_S = 0.02
 RESENDS_MAX = 20
@@ -49,15 +51,18 @@ class BrokerInUse:
         """
         self.on_claim: Callable[[ClaimChanged], None] = lambda change: None
         self.on_changes: Callable[[Changes], None] = lambda changes: None
+        self.presence: Callable[[float], Presence] | None = None
+        """Tells the broker in use who we are, until a lease is over."""
         self.in_use: str | None = None
         """Endpoint of the broker that answers; None while none does. Any thread may look."""
         self._sources = BrokerSources(brokers, loop, self._found)
-        self._brokers = self._sources.endpoints
+        self.endpoints = self._sources.endpoints
+        """Of all brokers that are known. Replaced as a whole, so that any thread may look."""
         self._known = KnownBrokers(loop.now_s())
         self._loop = loop
         self._sockets = sockets
         self._view = view
-        self._choice = BrokerChoice(len(self._brokers), loop.now_s(), random)
+        self._choice = BrokerChoice(len(self.endpoints), loop.now_s(), random)
         self._dealers: dict[int, Socket] = {}
         self._sub: Socket | None = None
         self._topics: set[bytes] = {DIRECTORY_TOPIC}
@@ -65,7 +70,7 @@ class BrokerInUse:
 
     def start(self) -> None:
         """Connect to all brokers; `tick` asks them."""
-        for met in self._known.configured(self._brokers, self._loop.now_s()):
+        for met in self._known.configured(self.endpoints, self._loop.now_s()):
             assert isinstance(met, Met)
             self._connect(met)
         if self._sources.entries:
@@ -92,6 +97,11 @@ class BrokerInUse:
             self._sources.look_again()
         self._choose(self._choice.tick(now_s))
         self._look(self._view.tick(now_s))
+
+    def leave(self) -> None:
+        """Tell the broker in use that we go."""
+        if self.presence is not None and self._choice.in_use is not None:
+            self._send(self._choice.in_use, Ping(presence=self.presence(0.0)), attempts=0)
 
     def _answered(self, number: int, parts: Parts) -> None:
         message, now_s = decode(parts).message, self._loop.now_s()
@@ -123,6 +133,7 @@ class BrokerInUse:
                 self._loop.unregister(dealer)
                 dealer.close(linger=0)
                 self._choose(self._choice.drop(effect.broker, self._loop.now_s()))
+        self.endpoints = tuple(self._known.endpoints.values())
 
     def _heard(self, parts: Parts) -> None:
         message, now_s = decode(parts[1:]).message, self._loop.now_s()
@@ -135,13 +146,18 @@ class BrokerInUse:
         for effect in effects:
             match effect:
                 case SendTo():
-                    self._send(effect.broker, effect.message, effect.id)
+                    self._send(effect.broker, self._introduced(effect), effect.id)
                 case Use():
                     self._use(effect)
                 case Lost():
                     log.warning("broker is lost %s", kv(endpoint=self.in_use))
                     self.in_use = None
                     self._view.lost()
+
+    def _introduced(self, effect: SendTo) -> Message:
+        if effect.broker != self._choice.in_use or not isinstance(effect.message, Ping) or self.presence is None:
+            return effect.message
+        return Ping(presence=self.presence(LEASE_S))
 
     def _use(self, use: Use) -> None:
         broker = self._known.endpoint(use.broker)

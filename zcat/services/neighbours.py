@@ -21,6 +21,7 @@ from zcat.protocol.federation_messages import Digests, Neighbour
 from zcat.protocol.known_brokers import Forgotten, Met
 from zcat.protocol.messages import DirectoryChanged, Listing, Pong, decode, encode
 from zcat.protocol.reconciler import Reconciler
+from zcat.protocol.status_messages import LinkState
 from zcat.services.broker_sources import LOOK_EVERY_S, BrokerSources
 
 RESEND_S = 0.02
@@ -75,6 +76,10 @@ class Neighbours:
     def introduced(self, neighbour: Neighbour) -> None:
         """Take the introduction of a broker that pinged this one."""
         self._obey(self._federation.introduced(neighbour, Loop.now_s()))
+
+    def links(self) -> list[LinkState]:
+        """Tell of all brokers that are known."""
+        return self._federation.links(self._around.directory.digest, Loop.now_s())
 
     # -- private -------------------------------------------------------------------------------------
 

@@ -62,6 +62,11 @@ class Peers:
             return None
         return own
 
+    @property
+    def endpoints(self) -> tuple[str, ...]:
+        """Where others may ask here, whoever can reach it."""
+        return (self._sharing.endpoint,) if self._sharing is not None else ()
+
     def send(self, ask: AskChunks) -> bool:
         """Send a request to a peer; False if it cannot be tried."""
         assert ask.peer is not None

@@ -32,11 +32,13 @@ from zcat.net.sockets import (
 from zcat.protocol.catalogue import Catalogue
 from zcat.protocol.messages import Changes
 from zcat.protocol.serving import ServingLimits
+from zcat.protocol.status_messages import LINKS
 from zcat.services.advertised import advertised
 from zcat.services.announcing import Announcing
 from zcat.services.broker_sources import check_source, found_at
 from zcat.services.request_server import RequestServer
 from zcat.services.root_origin import RootOrigin
+from zcat.services.status import Teller, all_at_once
 from zcat.services.tracking import SwarmCounters, Tracking
 from zcat.services.workers import Workers, hand_over
 from zcat.storage.byte_frames import ByteFrames
@@ -129,6 +131,10 @@ class Publisher:
             opened.callback(self._workers.close)
             opened.callback(self._origin.close)
             self._announcing = Announcing(self._loop, sockets, config.brokers, self._outdone)
+            links = {LINKS: all_at_once(self._announcing.links)}
+            self._server.on_status = Teller(
+                "publisher", catalogue.owner, lambda: self._identity.incarnation, self.stats, links, Loop.now_s()
+            ).answer
             self.ready = Ready(config.root, catalogue.owner, (endpoint,))
             self._loop.post(self._begin)
             self._loop.start()
@@ -267,16 +273,11 @@ class Publisher:
         self._announcing.update(self._claim())
 
     def _farewell(self) -> None:
-        """Withdraw, and wait until those brokers that listed the root have heard it."""
+        """Withdraw, and wait until those brokers that listed the root, and answer, have heard it."""
         until_s = time.monotonic() + FAREWELL_S
-        listing = self._loop.call(self._withdraw, FAREWELL_S)
-        while self._announcing.listed_count < listing and time.monotonic() < until_s:
+        self._loop.call(self._announcing.withdraw, FAREWELL_S)
+        while not self._announcing.is_farewell_over and time.monotonic() < until_s:
             time.sleep(0.005)
-
-    def _withdraw(self) -> int:
-        listing = self._announcing.listed_count
-        self._announcing.withdraw()
-        return listing
 
 
 def _check_apart(path: Path, state: Path) -> None:

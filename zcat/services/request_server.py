@@ -8,7 +8,7 @@ nobody's time.
 
 import logging
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Protocol, cast
@@ -21,6 +21,7 @@ from zcat.protocol import envelope
 from zcat.protocol.block_messages import Blocks
 from zcat.protocol.messages import ChunkReply, Chunks, Failed, Message, Ping, Pong, decode, encode
 from zcat.protocol.serving import Job, Serving, ServingLimits
+from zcat.protocol.status_messages import Status, StatusPage
 from zcat.protocol.swarm_messages import Have
 from zcat.services.workers import Workers, hand_over
 
@@ -110,6 +111,8 @@ class RequestServer:
         self.counters = RequestCounters()
         self.tracking: Tracked | None = None
         """To be set before the loop is started, if at all."""
+        self.on_status: Callable[[Status], StatusPage] | None = None
+        """Answers `Status`, as soon as it comes."""
         self._loop = loop
         self._router = router
         self._answerer = answerer
@@ -144,6 +147,10 @@ class RequestServer:
                 self._say([peer], Failed(error.code, error.message, nchunk), id)
         self._pump()
 
+    def waiting(self) -> dict[str, int]:
+        """Give what operators see of what is held."""
+        return {"jobs_waiting": self.jobs_count, "held_bytes": self.held_bytes}
+
     # -- requests ------------------------------------------------------------------------------------
 
     def _receive(self, parts: Parts) -> None:
@@ -161,6 +168,9 @@ class RequestServer:
                 self.tracking.heard(bytes(route[0]))
             self._say(list(route), self._answerer.pong(), received.id)
             return
+        if isinstance(message, Status) and self.on_status is not None:
+            self._say(list(route), self._status(message), received.id)
+            return
         try:
             if self.tracking is not None and isinstance(message, Have):
                 self.tracking.have(bytes(route[0]), message)
@@ -176,6 +186,13 @@ class RequestServer:
             self._say(list(route), Failed(error.code, error.message), received.id)
             return
         self._pump()
+
+    def _status(self, message: Status) -> Message:
+        assert self.on_status is not None
+        try:
+            return self.on_status(message)
+        except ZcatError as error:
+            return Failed(error.code, error.message)
 
     def _jobs(self, route: list[Part], message: Message, id: int) -> list[Job]:
         peer = bytes(route[0])

@@ -22,6 +22,7 @@ from zcat.protocol.serving import ServingLimits
 from zcat.services.advertised import advertised
 from zcat.services.broker_sources import found_at
 from zcat.services.request_server import RequestServer
+from zcat.services.status import Teller
 from zcat.services.workers import Workers
 from zcat.storage.cached_dataset import CachedDataset
 
@@ -69,7 +70,9 @@ class Sharing:
             rate_bytes_s=config.share_rate_bytes,
             working_max=_WORKING_MAX,
         )
-        self._server = RequestServer(loop, router, self, self._workers, limits)
+        self._server = server = RequestServer(loop, router, self, self._workers, limits)
+        teller = Teller("subscriber", owner, lambda: 1, server.waiting, {}, loop.now_s())
+        server.on_status = teller.answer
 
     @property
     def counters(self) -> GivenCounters:

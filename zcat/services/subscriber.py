@@ -43,9 +43,11 @@ from zcat.services.broker_sources import check_source
 from zcat.services.dataset import OpenDataset, ReadLimits
 from zcat.services.fetcher import Fetcher, Target
 from zcat.services.fetching import Fetching
+from zcat.services.introduction import Introduction
 from zcat.services.origins import FollowedOrigins
 from zcat.services.peers import Peers
 from zcat.services.subscription import Subscription, Surroundings
+from zcat.services.survey import Survey
 from zcat.services.versions import Versions, on_newest
 from zcat.services.views import RootView, view_of, view_of_claim
 from zcat.services.window import Supply
@@ -114,6 +116,9 @@ class Subscriber:
         self._broker = BrokerInUse(config.brokers, self._loop, sockets, self._view, random.random)
         self._broker.on_claim = self._claim_changed
         self._broker.on_changes = self._root_changed
+        self.introduction = Introduction(self.owner, lambda: (self.around, self._subscriptions.values()))
+        self._broker.presence = self.introduction.presence
+        self.survey = Survey(made, lambda: self._broker.endpoints)
         self._subscriptions: dict[Origin, Subscription] = {}  # replaced as a whole, so that any thread may read it
         self._wanted: list[_Want] = []
         self._versions = Versions(self._cache, self._changed)
@@ -130,6 +135,7 @@ class Subscriber:
         """Begin: look for a broker, and follow what the configuration and the cache name. Returns at once."""
         let_threads_run()
         self._peers.start(self._fetcher.whole, self._find)
+        self.introduction.endpoints = self._peers.endpoints
         for root, owner in self._cache.known_roots():
             self._add(root, owner)
         self._broker.start()
@@ -318,16 +324,12 @@ class Subscriber:
             "service": "subscriber",
             "version": __version__,
             "broker": broker,
-            "brokers": list(self._config.brokers),
+            "brokers": list(self._broker.endpoints),
             "roots": [view.summary() for view in views],
             "cache": {"used_bytes": self._cache.used_bytes, "quota_bytes": self._config.quota_bytes},
             "fetched": self._fetcher.counters(),
             "peers": self._peers.summary(self._fetcher.whole),
-            "loop": {
-                "messages": self._loop.counters.messages,
-                "bad_messages": self._loop.counters.bad_messages + self._loop.counters.long_messages,
-                "errors": self._loop.counters.errors,
-            },
+            "loop": self._loop.counters.told(),
             **{key: tell() for key, tell in self.tells.items()},
         }
 
@@ -352,6 +354,7 @@ class Subscriber:
     # -- inside: the loop's thread -----------------------------------------------------------------------
 
     def _farewell(self) -> None:
+        self._broker.leave()
         for subscription in self._subscriptions.values():
             subscription.farewell()
 
