@@ -146,6 +146,7 @@ class SimulatedBroker:
             elif isinstance(effect, Met):
                 self.others[effect.broker] = effect.endpoint
             elif isinstance(effect, Forgotten):
+                self.reconciler.forget(effect.broker)
                 del self.others[effect.broker]
             elif isinstance(effect, Link):
                 assert effect.mesh not in self.links

@@ -89,8 +89,33 @@ def test_what_changes_nothing_is_not_asked_for_again_before_something_has_change
     machine = Reconciler(ours, lambda: 0.0)
     assert answered(machine, theirs, machine.told(0, pong(theirs), 1.0), 1.0) == []
     assert machine.told(0, pong(theirs), 5.0) == []
+    assert machine.told(0, pong(theirs), 10.9) == []
     ours.announce(Claim("new", "f" * 32, (), 1, 0, 20.0), 5.0)
     assert machine.told(0, pong(theirs), 6.0) != []
+
+
+def test_an_owner_that_is_heard_of_again_over_there_comes_back_though_no_digest_changes() -> None:
+    ours, theirs = directory("a"), directory("b", "r")
+    theirs.tick(15.0)  # it slept, so the claim has another lease there, though nobody was heard of
+    machine = Reconciler(ours, lambda: 0.0)
+    assert answered(machine, theirs, machine.told(0, pong(theirs), 25.0), 25.0) == []
+    theirs.announce(theirs.lookup("r", 26.0)[0][0].claim, 26.0)
+    assert machine.told(0, pong(theirs), 34.9) == []
+    (change,) = answered(machine, theirs, machine.told(0, pong(theirs), 35.0), 35.0)
+    assert isinstance(change, DirectoryChanged)
+    assert change.listed.state == "live"
+
+
+def test_a_neighbour_that_is_gone_blocks_nobody() -> None:
+    machine, theirs = Reconciler(directory("a"), lambda: 0.0), directory("b", "r")
+    assert machine.told(0, pong(theirs), 1.0) != []
+    assert machine.told(2, pong(directory("d", "r")), 1.0) == []
+    machine.forget(2)
+    machine.forget(0)
+    (asked,) = machine.told(1, pong(directory("c", "r")), 1.1)
+    assert isinstance(asked, SendTo)
+    assert asked.broker == 1
+    assert machine.digests(1, Digests(directory("a").digests()), asked.id, 1.2) == []
 
 
 def test_the_same_neighbour_is_left_in_peace_for_a_while() -> None:

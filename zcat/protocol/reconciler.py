@@ -4,8 +4,8 @@ Anti-entropy as in Demers et al., "Epidemic Algorithms for Replicated Database M
 broker only ever pulls: from one neighbour at a time, so that a broker that returns neither floods the others nor
 is flooded. Those whose pong came meanwhile have their turn next, or one that always comes late would never be
 asked. A pong says the digest of a directory; when it is another than ours, the digests of its buckets say where,
-and the records of those are merged. What that does not change is not asked for again before one of the two
-directories changes.
+and the records of those are merged. What that does not change is not asked for again soon, unless one of the two
+directories changes: a sign of life, which may be what was missing, changes no digest.
 """
 
 from dataclasses import dataclass, replace
@@ -28,6 +28,8 @@ class ReconcilerLimits:
     """Between the end of an exchange with one neighbour and the next with the same, half as much or more."""
     deaf_s: float = 3.0
     """A neighbour that had no sign of life to tell of is not asked for one again for so long, or half of it."""
+    fruitless_s: float = 10.0
+    """After an exchange that changed nothing none is tried for so long, while both directories stay the same."""
     answer_wait_s: float = 3.0
     """Then an exchange is given up."""
     parts_max: int = 1000
@@ -65,7 +67,9 @@ class Reconciler:
         self._exchange: _Exchange | None = None
         self._waiting: dict[str, tuple[int, Pong]] = {}  # by owner: who told something during an exchange
         self._next_at_s: dict[str, float] = {}
-        self._fruitless: dict[str, tuple[int, int]] = {}  # by owner: the digests, theirs and ours, as it ended
+        self._fruitless: dict[
+            str, tuple[int, int, float]
+        ] = {}  # by owner: both digests as it ended, and until when
         self._deaf_until_s: dict[str, float] = {}  # by owner: it had no sign of life that we lack
         self._last_id = 0
 
@@ -80,7 +84,7 @@ class Reconciler:
             return []
         ours = self._directory.digest
         begun = _Exchange(broker, pong.owner, pong.digest, Digest(), 0, now_s)
-        if pong.digest != ours and self._fruitless.get(pong.owner) != (pong.digest, ours):
+        if pong.digest != ours and not self._is_fruitless(pong.owner, pong.digest, now_s):
             return self._ask(begun, Digest(), now_s)
         if now_s < self._deaf_until_s.get(pong.owner, now_s):
             return []
@@ -115,7 +119,17 @@ class Reconciler:
             return [*effects, *self._ask(held, replace(held.asked, after=answer.next), now_s)]
         return [*effects, *self._end(held, now_s)]
 
+    def forget(self, broker: int) -> None:
+        """A neighbour is gone: whatever it was asked, it will not answer, and it is not asked."""
+        self._waiting = {owner: told for owner, told in self._waiting.items() if told[0] != broker}
+        if self._exchange is not None and self._exchange.broker == broker:
+            self._exchange = None
+
     # -- private -------------------------------------------------------------------------------------
+
+    def _is_fruitless(self, owner: str, digest: int, now_s: float) -> bool:
+        theirs, ours, until_s = self._fruitless.get(owner, (0, 0, now_s))
+        return now_s < until_s and (theirs, ours) == (digest, self._directory.digest)
 
     def _ask(self, exchange: _Exchange, message: Digest | Records, now_s: float) -> list[Effect]:
         self._last_id += 1
@@ -131,7 +145,7 @@ class Reconciler:
             if self._directory.running_out(now_s) == asked.buckets:  # the others' turn
                 self._deaf_until_s[exchange.owner] = now_s + self._limits.deaf_s * (1 - self._random() / 2)
         elif not exchange.has_changed and exchange.digest != ours:
-            self._fruitless[exchange.owner] = exchange.digest, ours
+            self._fruitless[exchange.owner] = exchange.digest, ours, now_s + self._limits.fruitless_s
         for owner in [owner for owner, at_s in self._next_at_s.items() if at_s < now_s - 60]:  # long gone
             del self._next_at_s[owner]
             self._fruitless.pop(owner, None)

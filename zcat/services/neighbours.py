@@ -116,6 +116,7 @@ class Neighbours:
                 case Met():
                     self._meet(effect)
                 case Forgotten():
+                    self._reconciler.forget(effect.broker)
                     dealer = self._dealers.pop(effect.broker)
                     self._around.loop.unregister(dealer)
                     dealer.close(linger=0)
