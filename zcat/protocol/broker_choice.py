@@ -38,7 +38,7 @@ class ChoiceTimes:
     """A ping that was not answered for so long ends the use of a broker."""
     search_first_s: float = 0.5
     """Between asking all the first time and the second; doubled from then on."""
-    search_max_s: float = 5.0
+    search_max_s: float = 2.0
 
 
 class BrokerChoice:
