@@ -14,7 +14,7 @@ BEACON = "beacon.b2nd"
 class Writer:
     """Rewrites, adds and removes datasets of one folder in a thread. `start`, then `stop`."""
 
-    def __init__(self, root: str, folder: Path, seed: int, step_s: float = 0.15, datasets_count: int = 6) -> None:
+    def __init__(self, root: str, folder: Path, seed: int, step_s: float = 0.25, datasets_count: int = 6) -> None:
         self.root = root
         self.folder = folder
         self.written: dict[str, list[tuple[int, float]]] = {}

@@ -3,6 +3,7 @@ import dataclasses
 import gc
 import os
 import random
+import resource
 import shutil
 import subprocess
 import sys
@@ -508,6 +509,30 @@ def test_a_full_disk_is_no_place_for_a_new_dataset(tmp_path):
             cache.save_catalogue("root", OWNER, b"x" * 5000)
         (tmp_path / "filler").unlink()
         assert opened(cache, sample()).missing([0]) == [0]
+
+
+@contextlib.contextmanager
+def no_descriptor_left():
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    with contextlib.ExitStack() as held:
+        held.callback(resource.setrlimit, resource.RLIMIT_NOFILE, (soft, hard))
+        resource.setrlimit(resource.RLIMIT_NOFILE, (max(map(int, os.listdir("/proc/self/fd"))) + 1, hard))
+        with contextlib.suppress(OSError):
+            while True:
+                held.enter_context(open(os.devnull))
+        yield
+
+
+def test_a_lack_of_descriptors_is_a_clear_error_and_takes_nothing_from_the_cache(tmp_path):
+    data = sample()
+    with ChunkCache(tmp_path, AMPLE) as cache:
+        data.stored_in(opened(cache, data), range(NCHUNKS))
+    with ChunkCache(tmp_path, AMPLE) as cache:
+        with no_descriptor_left(), pytest.raises(StorageFailed, match="Too many open files"):
+            opened(cache, data)
+        dataset = opened(cache, data)
+        with dataset.reading():
+            assert all(is_right(dataset, data, n) for n in range(NCHUNKS))
 
 
 def test_datasets_that_nobody_uses_are_closed(tmp_path):

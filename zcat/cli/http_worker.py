@@ -17,6 +17,7 @@ from zcat import logs
 from zcat.config import HttpConfig
 from zcat.http.passing import RequestCount, worker_app
 from zcat.http.server import HttpServer
+from zcat.net.descriptors import watch_descriptors
 from zcat.services.board import Board
 from zcat.services.dataset import ReadLimits
 from zcat.services.worker_reads import WorkerReads
@@ -37,6 +38,7 @@ def main() -> None:
     count = RequestCount(board.requests(number), lambda requests: board.count(number, requests))
     server = HttpServer(worker_app(reads, http, count), http, socket.socket(fileno=order["listener"]))
     server.start()
+    threading.Thread(target=watch_descriptors, daemon=True).start()
     print("ready", flush=True)
     with contextlib.suppress(KeyboardInterrupt):
         sys.stdin.buffer.read()

@@ -2,16 +2,12 @@
 
 import contextlib
 import signal
-import threading
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 
 from zcat.cli import exits
 from zcat.cli.printing import print_json
-from zcat.net.descriptors import DescriptorWatch
-
-LOOK_S = 1.0
-"""Between two looks at how many file descriptors are left."""
+from zcat.net.descriptors import watch_descriptors
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,14 +35,8 @@ def serve(start: Callable[[contextlib.ExitStack], Ready], as_json: bool) -> int:
         ready = start(stack)
         _print(ready, as_json)
         stack.callback(_let_a_second_interrupt_kill)
-        _wait_for_the_end()
+        watch_descriptors()
     return exits.OK
-
-
-def _wait_for_the_end() -> None:
-    watch, never = DescriptorWatch(), threading.Event()
-    while not never.wait(LOOK_S):
-        watch.look()
 
 
 def _print(ready: Ready, as_json: bool) -> None:

@@ -129,8 +129,10 @@ def run_subscribe(args: argparse.Namespace) -> int:
 
     def start(stack: contextlib.ExitStack) -> Ready:
         from zcat.cli.crew import workers_of
+        from zcat.net.descriptors import SERVICE_FILES, raise_file_limit
         from zcat.services.subscriber import Subscriber
 
+        raise_file_limit(SERVICE_FILES)
         count = workers_of(http)
         subscriber = started(stack, Subscriber(config))
         url = start_workers(stack, subscriber, http, count) if count > 1 else start_http(stack, subscriber, http)

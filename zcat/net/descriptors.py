@@ -8,7 +8,9 @@ import errno
 import logging
 import os
 import resource
+import threading
 from collections.abc import Callable
+from typing import NoReturn
 
 from zcat.logs import kv
 
@@ -16,6 +18,8 @@ SERVICE_FILES = 65_536
 """What a broker or publisher may open: a connection of each follower, and several of each publisher."""
 SHORT = 0.1
 """Of the limit: so few left are a warning; twice as many are enough again."""
+
+LOOK_S = 1.0
 
 log = logging.getLogger(__name__)
 
@@ -39,6 +43,14 @@ def used_and_limit() -> tuple[int, int]:
         if error.errno not in (errno.EMFILE, errno.ENFILE):
             raise
         return limit, limit  # not even one is left, to count the others with
+
+
+def watch_descriptors() -> NoReturn:
+    """Look for ever, once a second: what a thread does that has nothing else to do."""
+    watch, never = DescriptorWatch(), threading.Event()
+    while True:
+        never.wait(LOOK_S)
+        watch.look()
 
 
 class DescriptorWatch:

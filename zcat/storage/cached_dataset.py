@@ -281,14 +281,10 @@ class CachedDataset:
 
     def _check_frame(self, is_new: bool) -> None:
         """Compare the frame's header, index and trailer with what they were when new: Blosc2 believes them."""
-        nchunks, frame = self._geometry.nchunks, self._frame
-        with open(self._path, "rb") as file:
-            parts = file.read(frame.header_len)
-            file.seek(frame.header_len + nchunks * frame.slot_bytes)
-            parts += file.read()
+        nchunks, digest = self._geometry.nchunks, digest_of(self._frame.around())
         if is_new:
-            self._digests[nchunks] = digest_of(parts)
-        elif self._digests[nchunks] != digest_of(parts) or frame.geometry != self._geometry:
+            self._digests[nchunks] = digest
+        elif self._digests[nchunks] != digest or self._frame.geometry != self._geometry:
             raise BadContent(f"{self._path}: the frame is not what it was")
 
     def _check_open(self) -> None:

@@ -22,6 +22,7 @@ from zcat.model.dataset import Compression, DatasetInfo, Geometry
 from zcat.storage import cache_folders
 from zcat.storage.cache_folders import Lineage
 from zcat.storage.cached_dataset import CachedDataset
+from zcat.storage.disk import is_lack
 from zcat.storage.disk_budget import DiskBudget, DiskLimits
 
 OPEN_MAX = 32
@@ -175,7 +176,7 @@ class ChunkCache:
         try:
             dataset = self._open_files(lineage or self._new_lineage(folder), info)
         except (BadContent, StorageFailed) as error:
-            if lineage is None:
+            if lineage is None or is_lack(error):
                 raise
             log.warning("a damaged part of the cache begins anew %s", kv(folder=folder, error=error))
             self._remove(lineage)

@@ -71,3 +71,8 @@ def storage_failed(what: str, error: OSError) -> StorageFailed:
     failure = StorageFailed(f"{what}: {error.strerror or error}")
     failure.errno = error.errno
     return failure
+
+
+def is_lack(error: Exception) -> bool:
+    """Say whether an error is of what this process has no more of for the moment, and no word about any file."""
+    return isinstance(error, OSError) and error.errno in (errno.EMFILE, errno.ENFILE, errno.ENOMEM)

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from zcat.errors import StorageFailed
 from zcat.limits import GIB, MIB
 from zcat.logs import RateLimiter, kv
+from zcat.storage.disk import is_lack
 
 LOW_WATER = 0.9
 """Making room goes on down to this share of the quota, so that not every store has to make some."""
@@ -109,9 +110,14 @@ class DiskBudget:
     def refused(self, error: OSError) -> StorageFailed:
         """Take note that the disk refused a write: store nothing for a while, and give some room back.
 
+        Where only this process lacks something, such as descriptors, nothing is given back: it has to do without.
+
         Returns:
             The error to raise.
         """
+        failure = StorageFailed(f"{self._folder}: {error.strerror or error}")
+        if is_lack(error):
+            return failure
         with self._lock:
             self._full_until_s = self._clock() + FULL_FOR_S
             self._trusted_bytes = 0
@@ -122,7 +128,7 @@ class DiskBudget:
             )
         with self._room_lock:
             self._make_room(int(self._used_bytes * (1 - LOW_WATER)))
-        return StorageFailed(f"{self._folder}: {error.strerror or error}")
+        return failure
 
     def _take(self, nbytes: int) -> bool:
         with self._lock:

@@ -214,6 +214,16 @@ class SlottedFrame:
         """Of the file; another one that is made in its place has another."""
         return os.fstat(self._fd).st_ino
 
+    def around(self) -> bytes:
+        """Read all but the slots: the header before them, index and trailer behind them.
+
+        Raises:
+            BadContent, StorageFailed: as for `open`.
+        """
+        end = self._slot_at(self.nchunks)
+        trailer = pread_exactly(self._fd, os.fstat(self._fd).st_size - end, end)
+        return pread_exactly(self._fd, self.header_len, 0) + trailer
+
     def disk_bytes(self) -> int:
         """Return how much of the disk the frame takes; its length says nothing about that."""
         return os.fstat(self._fd).st_blocks * 512
