@@ -64,6 +64,7 @@ class Network:
 
     def subscriber(self, name: str = "a", **changes: Any) -> Subscriber:
         defaults = {"cache": str(self.folder / f"cache-{name}"), "brokers": self.endpoints, "reserve_bytes": 0}
+        defaults["prefetch_bytes"] = 0  # what is fetched is counted
         return self._started(Subscriber(SubscriberConfig(**{**defaults, **changes}), self.context))
 
     def in_background(self, work: Callable[[], Any]) -> "Future[Any]":

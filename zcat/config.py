@@ -66,6 +66,8 @@ class SubscriberConfig:
     """Uncompressed bytes of chunks that one read fetches at a time; a larger read goes on window by window."""
     block_reads: bool = True
     """Small parts of chunks are fetched in blocks; else always whole chunks."""
+    prefetch_bytes: int = 32 * MIB
+    """Compressed bytes that are fetched ahead of a reader who goes on in equal steps; 0: none."""
     fetch_timeout_s: float = 30.0
     """How long a read waits for a window of chunks before it fails."""
     quiet_after_s: float = 3.5

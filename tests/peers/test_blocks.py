@@ -343,3 +343,48 @@ def test_large_reads_of_few_blocks_go_on_window_by_window(network, folder):
     assert np.array_equal(read(subscriber, "sst", "tall.b2nd", np.s_[:, 7]), tall[:, 7])
     rows = np.arange(0, 2400, 7)
     assert np.array_equal(read(subscriber, "sst", "tall.b2nd", (rows, rows % 500)), tall[rows, rows % 500])
+
+
+# -- what is fetched ahead -------------------------------------------------------------------------------
+
+
+def test_a_reader_that_goes_on_in_equal_steps_finds_what_it_needs(network, published):
+    subscriber = following(network, "sst", prefetch_bytes=16 * MIB)
+    for row in (0, 20, 40):
+        read(subscriber, "sst", "x.b2nd", np.s_[row : row + 20])
+    eventually(lambda: subscriber.on_version("sst", "x.b2nd", lambda dataset: dataset.complete))
+    for row in range(60, 600, 20):
+        assert np.array_equal(read(subscriber, "sst", "x.b2nd", np.s_[row : row + 20]), VALUES[row : row + 20])
+
+
+def test_no_more_is_fetched_ahead_than_the_limit_says(network, folder):
+    tall = np.tile(VALUES, (4, 1))
+    write_array(folder / "tall.b2nd", tall, **CUT)
+    network.publisher("sst", folder)
+    size = os.path.getsize(folder / "tall.b2nd")
+    subscriber = following(network, "sst", prefetch_bytes=size // 8)
+    for row in (0, 20, 40):
+        read(subscriber, "sst", "tall.b2nd", np.s_[row : row + 20])
+    eventually(lambda: counters(subscriber)["bytes"] > size // 12)
+    for row in (60, 80):
+        read(subscriber, "sst", "tall.b2nd", np.s_[row : row + 20])
+    assert counters(subscriber)["bytes"] < size // 8 * 3
+
+
+def test_reads_without_a_pattern_fetch_nothing_ahead(network, published):
+    subscriber = following(network, "sst", prefetch_bytes=16 * MIB)
+    for row in (0, 30, 40, 300, 580):
+        read(subscriber, "sst", "x.b2nd", np.s_[row, :10])
+    assert counters(subscriber)["parts"] + counters(subscriber)["chunks"] == 5
+
+
+def test_an_origin_that_fails_what_is_fetched_ahead_disturbs_nobody(network, origin):
+    def tell(message):
+        if isinstance(message, Blocks | Chunks) and message.bulk:
+            return [Failed("busy", "not now")]
+        return None
+
+    origin.lie = tell
+    subscriber = following(network, "lies", prefetch_bytes=16 * MIB)
+    for row in range(0, 120, 20):
+        assert np.array_equal(read(subscriber, "lies", "x.b2nd", np.s_[row, :10]), VALUES[row, :10])

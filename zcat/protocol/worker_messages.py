@@ -81,6 +81,7 @@ class BringParts:
     """As many as ``blocks`` may have."""
     sizes: tuple[int, ...]
     """A guess of the bytes of each."""
+    bulk: bool = False
 
 
 @dataclass(frozen=True, slots=True)

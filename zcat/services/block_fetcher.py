@@ -60,6 +60,11 @@ class BlockFetch:
         except CancelledError:
             raise Closed("the subscriber was closed") from None
 
+    @property
+    def is_done(self) -> bool:
+        """All has come, or nothing will."""
+        return self.answer.done()
+
     def abandon(self) -> None:
         """Nobody waits any more: what is not under way need not come."""
         self._fetcher.abandon(self)

@@ -15,6 +15,7 @@ from typing import Any, TypeVar
 import numpy as np
 import numpy.typing as npt
 
+from zcat.config import SubscriberConfig
 from zcat.errors import BadSelection, NotReadable, Unavailable
 from zcat.limits import MIB
 from zcat.model.dataset import ArrayGeometry, DatasetInfo, Version
@@ -22,6 +23,7 @@ from zcat.model.geometry import byte_pieces, chunks_touched, points_by_chunk
 from zcat.model.selection import Indices, Points, Selection
 from zcat.services.described import sizes_of
 from zcat.services.fetcher import Loose
+from zcat.services.prefetcher import Prefetcher
 from zcat.services.subscription import Subscription
 from zcat.services.window import Plan, Supply, What, Window
 from zcat.storage.reading import (
@@ -54,6 +56,13 @@ class ReadLimits:
     """For each window."""
     in_blocks: bool = True
     """Small parts of chunks are fetched in blocks."""
+    prefetch_bytes: int = 0
+    """Compressed, that are fetched ahead of a reader who goes on in equal steps."""
+
+    @classmethod
+    def of(cls, config: SubscriberConfig) -> "ReadLimits":
+        """Take them from a subscriber's configuration."""
+        return cls(config.window_bytes, config.fetch_timeout_s, config.block_reads, config.prefetch_bytes)
 
 
 class OpenDataset:
@@ -63,7 +72,10 @@ class OpenDataset:
     one version, and the whole read begins anew on the next (``Subscriber.on_version`` does that).
     """
 
-    def __init__(self, supply: Supply, origin: Subscription, limits: ReadLimits) -> None:
+    def __init__(
+        self, supply: Supply, origin: Subscription, limits: ReadLimits, prefetcher: Prefetcher | None = None
+    ) -> None:
+        self._prefetcher = prefetcher
         self._supply = supply
         self._target = supply.target
         self._origin = origin
@@ -109,6 +121,8 @@ class OpenDataset:
         if isinstance(what, Points):
             return self._read_points(array, what)
         chunks = chunks_touched(array, what)
+        if self._prefetcher is not None:
+            self._prefetcher.saw(self._supply, what)
         if len(chunks) <= self.chunks_max:
             return self._window(chunks, lambda source: read_selection(source, what), what)
         result: npt.NDArray[Any] | None = None

@@ -111,6 +111,11 @@ class Fetch:
         except CancelledError:
             raise Closed("the subscriber was closed") from None
 
+    @property
+    def is_done(self) -> bool:
+        """All has come, or nothing will."""
+        return self.answer.done()
+
     def abandon(self) -> None:
         """Nobody waits any more: what is not under way need not come."""
         self._fetcher.abandon(self)

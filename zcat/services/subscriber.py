@@ -35,6 +35,7 @@ from zcat.protocol.block_transfer import BlockTransfer
 from zcat.protocol.directory_view import HERE, ClaimChanged, DirectoryView
 from zcat.protocol.follower import FollowerLimits
 from zcat.protocol.messages import ListedClaim
+from zcat.protocol.prefetch import PrefetchLimits
 from zcat.protocol.transfer import Transfer
 from zcat.protocol.wanted import DatasetKey, Origin
 from zcat.services.block_fetcher import BlockFetcher
@@ -46,6 +47,7 @@ from zcat.services.fetching import Fetching
 from zcat.services.introduction import Introduction
 from zcat.services.origins import FollowedOrigins
 from zcat.services.peers import Peers
+from zcat.services.prefetcher import Prefetcher
 from zcat.services.subscription import Subscription, Surroundings
 from zcat.services.survey import Survey
 from zcat.services.versions import Versions, on_newest
@@ -122,7 +124,8 @@ class Subscriber:
         self._subscriptions: dict[Origin, Subscription] = {}  # replaced as a whole, so that any thread may read it
         self._wanted: list[_Want] = []
         self._versions = Versions(self._cache, self._changed)
-        self.read_limits = ReadLimits(config.window_bytes, config.fetch_timeout_s, config.block_reads)
+        self.read_limits = ReadLimits.of(config)
+        self._prefetcher = Prefetcher(PrefetchLimits(config.prefetch_bytes))
         """Of every read."""
         self._pause = threading.Event()  # set when closing, so that nobody sleeps through it
 
@@ -149,6 +152,7 @@ class Subscriber:
         """Stop. Who waits gets `Closed`. Idempotent."""
         self._pause.set()
         self._loop.stop()
+        self._prefetcher.close()
         self._fetcher.close()
         self._peers.close()
         closed = Closed("the subscriber was closed")
@@ -290,7 +294,7 @@ class Subscriber:
 
         def opened(is_fresh: bool) -> OpenDataset:
             target = self._versions.newest(subscription, path, wait_s, is_fresh)
-            return OpenDataset(self._supply(target), subscription, self.read_limits)
+            return OpenDataset(self._supply(target), subscription, self.read_limits, self._prefetcher)
 
         return on_newest(opened, work, wait_s, self._pause)
 

@@ -23,6 +23,8 @@ from zcat.storage.cached_dataset import CachedDataset
 from zcat.storage.chunk_gate import DELTA
 
 What = Selection | Points
+Needs = dict[int, Indices]
+"""By chunk, which of its blocks."""
 
 
 @dataclass(slots=True)
@@ -63,7 +65,12 @@ class Supply:
         differs = DELTA in info.compression.filters
         return not differs and self.blocks is not None and self.blocks.serves(self.target.key.origin)
 
-    def plan(self, missing: Sequence[int], what: What | None) -> Plan:
+    @property
+    def block_bytes(self) -> float:
+        """A guess of the compressed size of a block."""
+        return self.target.chunk_bytes / max(1, block_count(self._array))
+
+    def plan(self, missing: Sequence[int], what: What | Needs | None) -> Plan:
         """Plan how to fetch what is needed.
 
         Args:
@@ -76,7 +83,7 @@ class Supply:
         if what is None and not cached.any_partial(missing):
             return Plan(list(missing))
         plan = Plan()
-        needs = dict(_needs(array, what)) if what is not None else {}
+        needs = what if isinstance(what, dict) else dict(_needs(array, what)) if what is not None else {}
         for nchunk in missing:
             if cached.may_store_parts(nchunk):
                 self._plan_chunk(plan, nchunk, needs.get(nchunk), limits, cached)
@@ -153,7 +160,7 @@ class Window:
     @property
     def is_done(self) -> bool:
         """Nothing is under way any more."""
-        return all(fetch is None or fetch.answer.done() for fetch in (self._whole, self._parts))
+        return all(fetch is None or fetch.is_done for fetch in (self._whole, self._parts))
 
 
 def _needs(array: ArrayGeometry, what: What) -> Iterator[tuple[int, Indices]]:

@@ -245,7 +245,7 @@ class WorkerDesk:
         if target.cached is None or target.cached.number != asked.number:
             raise StorageFailed(f"{asked.path}: not cached where the worker looks; whole chunks can be passed on")
         parts = [WantedPart(part, nbytes) for part, nbytes in zip(asked.parts, asked.sizes, strict=True)]
-        fetch = self._blocks.begin(target, parts)
+        fetch = self._blocks.begin(target, parts, asked.bulk)
         self._await(route, id, _Bringing(target, asked, [], fetch, Loop.now_s() + self._give_up_s))
 
     def _await(self, route: list[Part], id: int, bringing: _Bringing) -> None:

@@ -19,11 +19,13 @@ from zcat.protocol.block_plan import PlanLimits
 from zcat.protocol.block_transfer import WantedPart, batches
 from zcat.protocol.codec import unpack_attributes
 from zcat.protocol.messages import Sizes, SizesReply
+from zcat.protocol.prefetch import PrefetchLimits
 from zcat.protocol.transfer import DatasetKey, Origin
 from zcat.protocol.worker_messages import Bring, BringParts, Open, Opened, Pass, Passed, Used
 from zcat.services.board import ROOTS_CELL, Board
 from zcat.services.dataset import OpenDataset, ReadLimits
 from zcat.services.fetcher import Loose, Target
+from zcat.services.prefetcher import Prefetcher
 from zcat.services.versions import on_newest
 from zcat.services.window import Supply
 from zcat.services.worker_asking import Asking, Question
@@ -79,6 +81,7 @@ class WorkerReads:
         self._known: OrderedDict[_Place, _Known] = OrderedDict()
         self._open: dict[str, _Opened] = {}
         self._pause = threading.Event()
+        self._prefetcher = Prefetcher(PrefetchLimits(limits.prefetch_bytes))
 
     def start(self) -> None:
         """Begin."""
@@ -88,6 +91,7 @@ class WorkerReads:
     def close(self) -> None:
         """Stop. Who waits gets `Closed`."""
         self._pause.set()
+        self._prefetcher.close()
         self._asking.close()
 
     def on_version(
@@ -118,7 +122,7 @@ class WorkerReads:
         target = Target(known.key, known.info, cast(Any, known.cached))
         limits = PlanLimits() if self._limits.in_blocks else None
         supply = Supply(target, cast(Any, bringer), cast(Any, _PartsBringer(self._asking, known)), limits)
-        return OpenDataset(supply, cast(Any, bringer), self._limits)
+        return OpenDataset(supply, cast(Any, bringer), self._limits, self._prefetcher)
 
     def _learn(self, place: _Place, wait_s: float, is_fresh: bool) -> _Known:
         before = self._board.generations()
@@ -195,6 +199,11 @@ class _Fetch:
         loose: Loose = self._asking.wait(self._question, wait_s)
         return loose
 
+    @property
+    def is_done(self) -> bool:
+        """All has come, or nothing will."""
+        return self._question.answer.done()
+
     def abandon(self) -> None:
         """Nobody waits any more."""
         self._asking.abandon(self._question)
@@ -213,29 +222,31 @@ class _PartsBringer:
 
     def begin(self, _target: Target, parts: Sequence[WantedPart], bulk: bool = False) -> "_PartsFetch":
         """Have parts of chunks brought into the cache."""
-        assert not bulk, "a worker prefetches nothing"
-        return _PartsFetch(self._asking, self._known, parts)
+        return _PartsFetch(self._asking, self._known, parts, bulk)
 
 
 class _PartsFetch:
     """Parts of chunks that a thread waits for."""
 
-    def __init__(self, asking: Asking, known: _Known, parts: Sequence[WantedPart]) -> None:
+    def __init__(self, asking: Asking, known: _Known, parts: Sequence[WantedPart], bulk: bool) -> None:
         self._asking = asking
         assert known.cached is not None
         key, number = known.key, known.cached.number
         where = (key.root, key.owner, key.path, key.lineage, number)
-        self._questions = [
-            asking.begin(
-                BringParts(*where, tuple(each.part for each in batch), tuple(each.nbytes for each in batch))
-            )
-            for batch in batches(parts)
-        ]
+        self._questions = []
+        for batch in batches(parts):
+            wanted, sizes = tuple(each.part for each in batch), tuple(each.nbytes for each in batch)
+            self._questions.append(asking.begin(BringParts(*where, wanted, sizes, bulk)))
 
     def result(self, wait_s: float) -> None:
         """Wait until the blocks are in the cache; raises as ``BlockFetch.result`` does."""
         for question in self._questions:
             self._asking.wait(question, wait_s)
+
+    @property
+    def is_done(self) -> bool:
+        """All has come, or nothing will."""
+        return all(question.answer.done() for question in self._questions)
 
     def abandon(self) -> None:
         """Nobody waits any more."""
