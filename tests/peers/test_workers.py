@@ -1,7 +1,9 @@
 """Workers of a subscriber: they read what it caches, and never serve what it would not."""
 
+import contextlib
 import json
 import random
+import socket
 import threading
 import urllib.error
 import urllib.request
@@ -14,8 +16,8 @@ from network import Network, eventually, fetched, read, write_array, write_file
 from zcat.config import HttpConfig
 from zcat.errors import Busy, DatasetUnknown, RootNotFollowed, Stale, Unavailable
 from zcat.http.app import make_app
-from zcat.http.passing import RequestCount, answer_passed, worker_app
-from zcat.http.server import HttpServer
+from zcat.http.passing import answer_passed, worker_app
+from zcat.http.server import HttpServer, bound
 from zcat.limits import KIB
 from zcat.services.board import Board
 from zcat.services.dataset import ReadLimits
@@ -68,8 +70,7 @@ class Staff:
         return reads
 
     def server(self, reads):
-        counted = RequestCount(0, lambda count: self.board.count(0, count))
-        server = HttpServer(worker_app(reads, HttpConfig(), counted), HttpConfig(port=0))
+        server = HttpServer(worker_app(reads, HttpConfig(), self.board.seat(0).counted), HttpConfig(port=0))
         server.start()
         self._opened.append(server)
         return server.url
@@ -225,7 +226,48 @@ def test_every_route_works_at_a_worker(staff, folder):
             get(url + path)
         assert refused.value.code == status
         assert json.loads(refused.value.read())["code"]
-    assert staff.board.requests(0) == 12
+    assert staff.board.seat(0).requests == 12
+
+
+def test_servers_of_one_socket_have_equally_many_connections(tmp_path):
+    listener = bound(HttpConfig(port=0))
+    listener.listen()
+    listener.setblocking(False)
+    board = Board.make()
+    seats = [board.seat(number) for number in range(2)]
+    with contextlib.ExitStack() as stack:
+        for seat in seats:
+            server = HttpServer(hello, HttpConfig(port=0), listener.dup(), seat)
+            server.start()
+            stack.callback(server.close)
+        eventually(lambda: not seats[1].is_ahead(0))
+        for _ in range(20):
+            client = stack.enter_context(socket.create_connection(listener.getsockname(), timeout=30))
+            client.sendall(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n")
+            assert client.recv(100).startswith(b"HTTP/1.1 200")
+        assert eventually(lambda: sum(seat.connections for seat in seats) == 20)
+        assert min(seat.connections for seat in seats) >= 8
+    listener.close()
+    board.close()
+
+
+def test_a_connection_waits_a_moment_only_for_a_server_that_has_fewer_and_is_stuck():
+    board = Board.make()
+    board.seat(1).tell(0)  # and it never accepts
+    server = HttpServer(hello, HttpConfig(port=0), crowd=board.seat(0))
+    server.start()
+    for _ in range(3):
+        with socket.create_connection(("127.0.0.1", int(server.url.rpartition(":")[2])), timeout=30) as client:
+            client.sendall(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n")
+            assert client.recv(100).startswith(b"HTTP/1.1 200")
+            assert not board.seat(2).is_ahead(0)
+    server.close()
+    board.close()
+
+
+def hello(_environ, start_response):
+    start_response("200 OK", [("Content-Length", "5")])
+    return [b"hello"]
 
 
 def test_use_by_workers_counts_when_room_is_made(staff):

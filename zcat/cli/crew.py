@@ -18,11 +18,12 @@ from dataclasses import asdict
 from typing import Any
 
 from zcat.config import HttpConfig
-from zcat.errors import ZcatError
+from zcat.errors import BadConfig, ZcatError
 from zcat.http.server import bound, url_of, warn_of_exposure
 from zcat.logs import kv
-from zcat.services.board import Board
+from zcat.services.board import WORKERS_MAX, Board, Seat
 from zcat.services.dataset import ReadLimits
+from zcat.storage import slot_locks
 
 WORKERS_DEFAULT_MAX = 8
 """Each takes some 60 MB; whoever wants more says so."""
@@ -41,10 +42,18 @@ log = logging.getLogger(__name__)
 
 
 def workers_of(config: HttpConfig) -> int:
-    """Return how many processes shall answer."""
-    if config.workers:
-        return config.workers
-    return min(len(os.sched_getaffinity(0)), WORKERS_DEFAULT_MAX)
+    """Return how many processes shall answer.
+
+    Raises:
+        BadConfig: so many cannot be, on this system or on any.
+    """
+    if not 0 <= config.workers <= WORKERS_MAX:
+        raise BadConfig(f"{config.workers} workers: wanted 1 to {WORKERS_MAX}, or 0 for one for each core")
+    if not slot_locks.SUPPORTED:
+        if config.workers > 1:
+            raise BadConfig(f"{config.workers} workers: only Linux has the locks that more than 1 needs")
+        return 1
+    return config.workers or min(len(os.sched_getaffinity(0)), WORKERS_DEFAULT_MAX)
 
 
 class Crew:
@@ -70,7 +79,7 @@ class Crew:
         }
         self._listener: socket.socket | None = None
         self._stopping = threading.Event()
-        self._posts = [_Post(self, number) for number in range(count)]
+        self._posts = [_Post(self, number, board.seat(number)) for number in range(count)]
         self.url = ""
 
     def start(self) -> None:
@@ -124,10 +133,6 @@ class Crew:
         process.stdin.flush()
         return process
 
-    def requests(self, number: int) -> int:
-        """Return how many requests were answered at one place."""
-        return self._board.requests(number)
-
     @property
     def stopping(self) -> threading.Event:
         """Set when no worker shall be replaced any more."""
@@ -137,9 +142,10 @@ class Crew:
 class _Post:
     """One worker after the other in one place."""
 
-    def __init__(self, crew: Crew, number: int) -> None:
+    def __init__(self, crew: Crew, number: int, seat: Seat) -> None:
         self._crew = crew
         self._number = number
+        self._seat = seat
         self._process: subprocess.Popen[bytes] | None = None
         self.restarts_count = 0
         self._lock = threading.Lock()
@@ -154,7 +160,8 @@ class _Post:
         return {
             "pid": process.pid if process is not None else None,
             "ready": ready,
-            "requests": self._crew.requests(self._number),
+            "requests": self._seat.requests,
+            "connections": self._seat.connections,
             "restarts": self.restarts_count,
         }
 
@@ -208,5 +215,6 @@ class _Post:
             self.is_ready.set()
         status = process.wait()
         self.is_ready.clear()
+        self._seat.leave()
         process.stdout.close()
         return status

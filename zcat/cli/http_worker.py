@@ -15,7 +15,7 @@ import threading
 
 from zcat import logs
 from zcat.config import HttpConfig
-from zcat.http.passing import RequestCount, worker_app
+from zcat.http.passing import worker_app
 from zcat.http.server import HttpServer
 from zcat.net.descriptors import watch_descriptors
 from zcat.services.board import Board
@@ -32,11 +32,12 @@ def main() -> None:
     order = json.loads(sys.stdin.buffer.readline())
     logs.set_up(order["level"])
     http = HttpConfig(**{**order["http"], "cors_origins": tuple(order["http"]["cors_origins"])})
-    board, number = Board(order["board"]), order["number"]
+    board = Board(order["board"])
+    seat = board.seat(order["number"])
     reads = WorkerReads(order["endpoint"], board, ReadLimits(**order["limits"]))
     reads.start()
-    count = RequestCount(board.requests(number), lambda requests: board.count(number, requests))
-    server = HttpServer(worker_app(reads, http, count), http, socket.socket(fileno=order["listener"]))
+    listener = socket.socket(fileno=order["listener"])
+    server = HttpServer(worker_app(reads, http, seat.counted), http, listener, seat)
     server.start()
     threading.Thread(target=watch_descriptors, daemon=True).start()
     print("ready", flush=True)

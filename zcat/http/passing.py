@@ -5,7 +5,6 @@ So every route there is works at every worker, and only those that move data nee
 
 import io
 import sys
-import threading
 from collections.abc import Callable, Iterable, Iterator
 from http import HTTPStatus
 from typing import Any, NoReturn, Protocol, TypeVar
@@ -169,17 +168,3 @@ def _within(parts: Iterable[Any], nbytes_max: int) -> Iterator[Any]:
         if nbytes_max < 0:
             raise ZcatError("an answer for a worker is larger than one message may be")
         yield part
-
-
-class RequestCount:
-    """Counts requests of several threads."""
-
-    def __init__(self, begin: int, tell: Callable[[int], None]) -> None:
-        self._count, self._tell = begin, tell
-        self._lock = threading.Lock()
-
-    def __call__(self) -> None:
-        """Count one."""
-        with self._lock:
-            self._count += 1
-            self._tell(self._count)

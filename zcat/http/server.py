@@ -5,7 +5,7 @@ import logging
 import socket
 import threading
 import time
-from typing import Any
+from typing import Any, Protocol
 
 from waitress import wasyncore
 from waitress.adjustments import Adjustments
@@ -28,17 +28,37 @@ _SPARE_CONNECTIONS = 16  # waitress counts its listener and its wake-up pipe as 
 _LOOP_TIMEOUT_S = 1
 _CLOSE_TIMEOUT_S = 5
 
+YIELD_S = 0.003
+"""How long a connection is left to a server that has fewer."""
+
+
+class Crowd(Protocol):
+    """Servers of several processes that accept from one socket, as one of them sees them."""
+
+    def tell(self, connections: int) -> None:
+        """Say how many connections this one has."""
+
+    def is_ahead(self, connections: int) -> bool:
+        """Say whether another one has fewer than this."""
+
 
 class HttpServer:
     """Serves a WSGI app until it is closed."""
 
-    def __init__(self, app: Any, config: HttpConfig, listener: socket.socket | None = None) -> None:
+    def __init__(
+        self,
+        app: Any,
+        config: HttpConfig,
+        listener: socket.socket | None = None,
+        crowd: Crowd | None = None,
+    ) -> None:
         """Prepare; `start` binds the address.
 
         Args:
             app: to be served.
             config: see there.
             listener: bound already, in place of the address of ``config``.
+            crowd: of servers that share the listener.
 
         Raises:
             BadConfig: with these numbers nobody would be answered.
@@ -47,6 +67,7 @@ class HttpServer:
         self._app = app
         self._config = config
         self._listener = listener
+        self._crowd = crowd
         self._server: _Server | None = None
         self._thread: threading.Thread | None = None
         self.url = ""
@@ -63,7 +84,7 @@ class HttpServer:
         listener = self._listener or bound(config)
         raise_file_limit(config.connections_max + _FILES_BESIDES)
         self.url = url_of(listener)
-        self._server = _Server(self._app, config, listener)
+        self._server = _Server(self._app, config, listener, self._crowd)
         self._thread = threading.Thread(target=self._server.run, name="zcat-http", daemon=True)
         self._thread.start()
         if self._listener is None:
@@ -131,16 +152,15 @@ class _Server(TcpWSGIServer):
     channel_class = Channel
     trigger: Any  # here and below: what the stubs of waitress have wrong
     active_channels: Any
+    _map: Any
 
-    def __init__(self, app: Any, config: HttpConfig, listener: socket.socket) -> None:
+    def __init__(self, app: Any, config: HttpConfig, listener: socket.socket, crowd: Crowd | None = None) -> None:
         adjustments = Adjustments(
             sockets=[listener],
             threads=config.threads,
             connection_limit=config.connections_max + _SPARE_CONNECTIONS,
             channel_timeout=max(round(config.idle_timeout_s), 1),
             cleanup_interval=1,
-            asyncore_loop_timeout=_LOOP_TIMEOUT_S,
-            asyncore_use_poll=True,  # select() knows no file number above 1023
             max_request_header_size=config.header_max_bytes,
             max_request_body_size=config.body_max_bytes + 1,  # waitress refuses the number itself
             inbuf_overflow=config.body_max_bytes + 1,
@@ -153,11 +173,42 @@ class _Server(TcpWSGIServer):
             log_socket_errors=False,
         )
         self._config = config
+        self._crowd = crowd
+        self._yields_until_s = 0.0
         dispatcher: Any = LatestFirst(config.threads)
         address = (listener.family, listener.type, listener.proto, listener.getsockname())
         super().__init__(
             app, _sock=listener, dispatcher=dispatcher, adj=adjustments, sockinfo=address, bind_socket=False
         )
+
+    def run(self) -> None:
+        """Serve until `close_all`: waitress's loop, but for the wait after a connection was left to others.
+
+        By poll(), since select() knows no file number above 1023.
+        """
+        while self._map:
+            is_yielding = self._yields_until_s > time.monotonic()
+            wasyncore.poll2(YIELD_S if is_yielding else _LOOP_TIMEOUT_S, self._map)
+
+    def readable(self) -> bool:
+        """Say whether a connection may be accepted; called before each wait."""
+        if self._crowd is not None:
+            self._crowd.tell(len(self.active_channels))
+        is_yielding = self._yields_until_s > time.monotonic()
+        return bool(super().readable()) and not is_yielding
+
+    def handle_accept(self) -> None:
+        """Accept a connection; but leave it to a server that has fewer for a moment, if there is one.
+
+        Else one of two servers would get a third of the connections, and the other the rest. All of them are
+        awake now, so the moment is short; and nobody waits longer for one that is stuck.
+        """
+        now_s = time.monotonic()
+        yielded_s = now_s - self._yields_until_s
+        if self._crowd is not None and yielded_s > YIELD_S and self._crowd.is_ahead(len(self.active_channels)):
+            self._yields_until_s = now_s + YIELD_S
+            return
+        super().handle_accept()
 
     def maintenance(self, now: Any) -> None:
         """Close idle connections, and those of clients that are too slow; called about once a second."""

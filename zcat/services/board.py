@@ -19,7 +19,7 @@ _ROOTS = 255
 _WORKERS_AT = 256
 
 WORKERS_MAX = 64
-_BYTES = 8 * (_WORKERS_AT + WORKERS_MAX)
+_BYTES = 8 * (_WORKERS_AT + 2 * WORKERS_MAX)
 
 ROOTS_CELL = 0
 """Its generation says which roots are followed."""
@@ -63,15 +63,47 @@ class Board:
         with self._lock:
             self._cells[cell] += 1
 
-    def count(self, worker: int, requests: int) -> None:
-        """Tell how many requests a worker has answered; for itself."""
-        assert 0 <= worker < WORKERS_MAX
-        self._cells[_WORKERS_AT + worker] = requests
+    def seat(self, worker: int) -> "Seat":
+        """Return the part of a worker, which it, and nobody else, writes while it lives."""
+        return Seat(self._cells, worker)
 
-    def requests(self, worker: int) -> int:
-        """Return how many requests a worker, and those before it in its place, have answered."""
-        assert 0 <= worker < WORKERS_MAX
-        return self._cells[_WORKERS_AT + worker]
+
+class Seat:
+    """How one worker is: each of its cells has one writer."""
+
+    def __init__(self, cells: "memoryview[int]", number: int) -> None:
+        assert 0 <= number < WORKERS_MAX
+        self._cells = cells
+        self._requests_at = _WORKERS_AT + 2 * number
+        self._connections_at = self._requests_at + 1
+        self._lock = threading.Lock()
+
+    @property
+    def requests(self) -> int:
+        """Requests that the worker, and those before it in its place, have answered."""
+        return self._cells[self._requests_at]
+
+    @property
+    def connections(self) -> int:
+        """Connections that the worker has; 0 also if there is none."""
+        return max(0, self._cells[self._connections_at] - 1)
+
+    def counted(self) -> None:
+        """Count a request; any thread."""
+        with self._lock:
+            self._cells[self._requests_at] += 1
+
+    def tell(self, connections: int) -> None:
+        """Say how many connections the worker has."""
+        self._cells[self._connections_at] = connections + 1
+
+    def leave(self) -> None:
+        """Say that there is no worker; for whoever saw it end."""
+        self._cells[self._connections_at] = 0
+
+    def is_ahead(self, connections: int) -> bool:
+        """Say whether another worker has fewer connections."""
+        return any(0 < told <= connections for told in self._cells[_WORKERS_AT + 1 :: 2].tolist())
 
 
 def cell_of(root: str, owner: str) -> int:
