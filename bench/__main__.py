@@ -16,7 +16,18 @@ from typing import Any
 
 from bench import pages
 
-MODULES = ("limits", "compare", "cold", "swarm", "replicate", "slice", "hdf5", "directory", "events")
+MODULES = (
+    "limits",
+    "compare",
+    "cold",
+    "swarm",
+    "swarm_simulation",
+    "replicate",
+    "slice",
+    "hdf5",
+    "directory",
+    "events",
+)
 """In this order; those that are not there are left out."""
 _HERE = Path(__file__).parent
 

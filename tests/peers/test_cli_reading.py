@@ -93,6 +93,16 @@ def test_a_part_is_shown_as_numpy_shows_it(run, dataset):
     assert run("show", "--field", "height", "example/stations.b2nd[:3]").startswith("[")
 
 
+def test_a_part_is_shown_small(run, dataset):
+    waves = dataset("waves.b2nd")
+    wanted = waves[3].reshape(4, 32, 2, 64).max((1, 3))
+    shown = run("show", "example/waves.b2nd[3]", "--fit", "4x2", "--reduce", "max")
+    assert shown == np.array2string(wanted, max_line_width=100) + "\n"
+    assert run("show", "example/stations.b2nd", "--field", "height", "--fit", "1").startswith("[")
+    assert run("show", "example/waves.b2nd", "--fit", "x", status=exits.REFUSED).startswith("zcat: bad-request: ")
+    assert run("show", "example/README.md", "--fit", "3", status=exits.REFUSED).startswith("zcat: bad-request: ")
+
+
 def test_a_text_is_shown_as_text(run, dataset):
     text = dataset("about/stations.txt").text()
     assert run("show", "example/about/stations.txt") == text

@@ -30,6 +30,10 @@ def add(commands: Any) -> None:
     )
     parser.add_argument("address", metavar="ADDRESS[SLICE]", help="such as 'example/waves.b2nd[0, ::32, :5]'")
     parser.add_argument("--field", metavar="NAME", help="of a structured dataset, print this field alone")
+    parser.add_argument(
+        "--fit", metavar="SIZES", help="made small: at most so many items along the last axes, such as 20x10"
+    )
+    parser.add_argument("--reduce", default="mean", help="how: mean, min, max or stride (default: mean)")
     parser.add_argument("--all", action="store_true", help="print every item, however many there are")
     flags.add_reading(parser, has_json=False)
     parser.set_defaults(run=run)
@@ -42,10 +46,12 @@ def run(args: argparse.Namespace) -> int:
     address, inside = split_slice(args.address)
     with zcat.connect(flags.url_of(args)) as client:
         dataset = client.open(address)
-        if dataset.info.geometry.array is not None:
+        if dataset.info.geometry.array is not None and args.fit is not None:
+            print(_preview_text(dataset, inside, args))  # type: ignore[arg-type]
+        elif dataset.info.geometry.array is not None:
             print(array_text(dataset, inside, args.field, args.all))  # type: ignore[arg-type]
-        elif args.field is not None:
-            raise BadRequest(f"{address} has no fields: it is a {dataset.kind.value}")
+        elif args.field is not None or args.fit is not None:
+            raise BadRequest(f"{address} has no fields, and cannot be made small: it is a {dataset.kind.value}")
         else:
             _print_bytes(dataset, inside, args.all)  # type: ignore[arg-type]
     return exits.OK
@@ -81,6 +87,18 @@ def array_text(array: "Array", inside: str | None, field: str | None, is_all: bo
         return lines(str(part))
     threshold = 0 if is_summary else sys.maxsize
     return lines(np.array2string(part, threshold=threshold, edgeitems=EDGE_ITEMS, max_line_width=100))
+
+
+def _preview_text(array: "Array", inside: str | None, args: argparse.Namespace) -> str:
+    import numpy as np
+
+    key = key_of(inside, array.shape) or ...
+    small = array.preview(key, fit=args.fit, reduce=args.reduce, field=args.field)
+    if not small.exact:
+        print(f"zcat: a sample: {small.chunks} of {small.chunks_of} chunks were read", file=sys.stderr)
+    is_summary = small.values.size > ITEMS_MAX and not args.all
+    threshold = 0 if is_summary else sys.maxsize
+    return lines(np.array2string(small.values, threshold=threshold, edgeitems=EDGE_ITEMS, max_line_width=100))
 
 
 def _edges(axis: Any) -> Any:
