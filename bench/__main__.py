@@ -53,8 +53,8 @@ def main() -> None:
         if not (_HERE / f"{name}.py").exists():
             print(f"bench.{name} is not there", file=sys.stderr)
             continue
-        results[name] = run(name, args)
         results["machine"] = machine(args.quick)
+        results[name] = run(name, args)
         kept.write_text(json.dumps(results, indent=1))
     for path, text in pages.report(results).items():
         (into / path).write_text(text)

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from html import escape
 
 _COLOURS = {"zcat": "#0b6e99", "": "#9aa5ad"}
-_WIDTH, _LABEL, _VALUE, _BAR, _GAP = 860, 250, 90, 15, 12
+_WIDTH, _LABEL, _VALUE, _BAR, _GAP = 860, 190, 120, 15, 12
 _FONT = 'font-family="system-ui, sans-serif" font-size="12"'
 
 
