@@ -17,13 +17,7 @@ from typing import Any, TypeVar
 
 from zcat import __version__
 from zcat.config import SubscriberConfig
-from zcat.errors import (
-    Closed,
-    RootContested,
-    RootNotFollowed,
-    RootUnknown,
-    Timeout,
-)
+from zcat.errors import Closed, RootContested, RootNotFollowed, RootUnknown, Timeout
 from zcat.logs import kv
 from zcat.model.dataset import DatasetInfo, Entry
 from zcat.names import OWNER_HEX_SHOWN, parse_root, shown
