@@ -1,0 +1,153 @@
+"""Blocks that are read again and again, kept decoded: what a page shows, what many clients look at.
+
+To decode the blocks around a small window costs several times what copying the window does. A block is kept
+when it is read for the second time, so that a pass over all of a dataset, which comes by only once, neither costs
+anything here nor pushes out what is of use (the idea of 2Q: T. Johnson, D. Shasha, VLDB 1994).
+"""
+
+import itertools
+import math
+import threading
+from collections import OrderedDict
+from collections.abc import Callable, Sequence
+from typing import Any, TypeAlias
+
+import numpy.typing as npt
+
+from zcat.model.dataset import ArrayGeometry
+
+Key: TypeAlias = tuple[int, int, int]
+"""Of a block: a number for its dataset's lineage, its chunk, and its place in the chunk."""
+
+Block: TypeAlias = npt.NDArray[Any]
+
+Corner: TypeAlias = Sequence[int]
+
+BLOCKS_OF_READ_MAX = 16
+"""A read of more is large enough for decoding not to matter so much, and would push out many others."""
+
+SEEN_ONCE_MAX = 8192
+"""Blocks of which it is known that they were read: about 1 MB."""
+
+
+class DecodedBlocks:
+    """A number of bytes of decoded blocks. Any thread may call."""
+
+    def __init__(self, bytes_max: int) -> None:
+        """Keep at most ``bytes_max`` bytes of items; with 0, nothing."""
+        self._bytes_max = bytes_max
+        self._lock = threading.Lock()
+        self._blocks: OrderedDict[Key, Block] = OrderedDict()
+        self._seen_once: OrderedDict[Key, None] = OrderedDict()
+        self.held_bytes = 0
+        self.hits = 0
+
+    def find(self, keys: Sequence[Key]) -> list[Block | None] | None:
+        """Look for the blocks of a read.
+
+        Returns:
+            The blocks, not to be written to, with None in place of those to be decoded and `put`. None where it is
+            not worth the while: a block of the read was not asked for before.
+        """
+        if not self._bytes_max:
+            return None
+        with self._lock:
+            found = [self._blocks.get(key) for key in keys]
+            is_known = True
+            for key, block in zip(keys, found, strict=True):
+                if block is not None:
+                    self._blocks.move_to_end(key)
+                elif key not in self._seen_once:
+                    is_known = False
+                    self._seen_once[key] = None
+            while len(self._seen_once) > SEEN_ONCE_MAX:
+                self._seen_once.popitem(last=False)
+            self.hits += all(block is not None for block in found)
+            return found if is_known else None
+
+    def put(self, key: Key, block: Block) -> None:
+        """Keep a block, which nobody writes to any more; what was of no use for longest makes room."""
+        if block.nbytes > self._bytes_max:
+            return
+        with self._lock:
+            self._seen_once.pop(key, None)
+            before = self._blocks.pop(key, None)
+            self.held_bytes += block.nbytes - (before.nbytes if before is not None else 0)
+            self._blocks[key] = block
+            while self.held_bytes > self._bytes_max:
+                _, dropped = self._blocks.popitem(last=False)
+                self.held_bytes -= dropped.nbytes
+
+    def read(self, place: "Place", low: Corner, out: Block, decode: Callable[[Corner, Corner], Block]) -> bool:
+        """Fill ``out`` with a box of a chunk, from blocks that are kept or from now on will be.
+
+        Args:
+            place: the chunk.
+            low: first corner of the box, inside the chunk.
+            out: of the box's shape; the box ends inside the chunk, and inside the array.
+            decode: gives the items of the chunk between two corners, as a new array.
+
+        Returns:
+            False where nothing was done, since these blocks are not read often.
+        """
+        numbers = [
+            range(first // block, (first + length - 1) // block + 1)
+            for first, length, block in zip(low, out.shape, place.array.blocks, strict=True)
+        ]
+        if math.prod(map(len, numbers)) > BLOCKS_OF_READ_MAX:
+            return False
+        coordinates = list(itertools.product(*numbers))
+        keys = [(place.lineage, place.nchunk, place.number(each)) for each in coordinates]
+        found = self.find(keys)
+        if found is None:
+            return False
+        for key, coordinate, block in zip(keys, coordinates, found, strict=True):
+            start = [at * size for at, size in zip(coordinate, place.array.blocks, strict=True)]
+            if block is None:
+                stop = [
+                    min(at + size, end)
+                    for at, size, end in zip(start, place.array.blocks, place.shape, strict=True)
+                ]
+                block = decode(start, stop)
+                self.put(key, block)
+            _copy(block, start, low, out)
+        return True
+
+
+class Place:
+    """A chunk of one lineage of an array."""
+
+    __slots__ = ("array", "lineage", "nchunk", "shape")
+
+    def __init__(self, array: ArrayGeometry, lineage: int, nchunk: int, origin: Corner) -> None:
+        """Say which.
+
+        Args:
+            array: how it is cut.
+            lineage: a number that no other lineage has in this process.
+            nchunk: the chunk.
+            origin: coordinates of its first item.
+        """
+        self.array = array
+        self.lineage = lineage
+        self.nchunk = nchunk
+        self.shape = [min(c, s - o) for c, s, o in zip(array.chunks, array.shape, origin, strict=True)]
+        """Of its items that are the array's: less than a chunk's at the array's edge."""
+
+    def number(self, coordinate: Corner) -> int:
+        """Number a block, row-major."""
+        number = 0
+        for at, padded, block in zip(coordinate, self.array.padded_chunk, self.array.blocks, strict=True):
+            number = number * (padded // block) + at
+        return number
+
+
+def _copy(block: Block, start: Corner, low: Corner, out: Block) -> None:
+    """Copy what a block, whose first corner is ``start``, has of the box from ``low`` on."""
+    source: list[Any] = []
+    target: list[Any] = []
+    for at, size, first, length in zip(start, block.shape, low, out.shape, strict=True):
+        begin, end = max(at, first), min(at + size, first + length)
+        source.append(slice(begin - at, end - at))
+        target.append(slice(begin - first, end - first))
+    out[tuple(target)] = block[tuple(source)]
