@@ -64,6 +64,8 @@ class SubscriberConfig:
     """Compressed bytes that are asked of one publisher and not yet stored."""
     window_bytes: int = 256 * MIB
     """Uncompressed bytes of chunks that one read fetches at a time; a larger read goes on window by window."""
+    decoded_bytes: int = 32 * MIB
+    """Blocks that are read again and again are kept decoded, up to so much; of each HTTP process. 0: none are."""
     block_reads: bool = True
     """Small parts of chunks are fetched in blocks; else always whole chunks."""
     prefetch_bytes: int = 32 * MIB

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from zcat.model.dataset import ArrayGeometry
-from zcat.storage.decoded_blocks import SEEN_ONCE_MAX, DecodedBlocks, Place
+from zcat.storage.decoded_blocks import SEEN_ONCE_MAX, DecodedBlocks, KeptBlocks
 
 
 def block(value: int, items: int = 100) -> np.ndarray:
@@ -19,17 +19,17 @@ def block(value: int, items: int = 100) -> np.ndarray:
 def test_a_block_that_is_read_once_is_not_worth_it() -> None:
     kept = DecodedBlocks(10_000)
 
-    assert kept.find([(1, 2, 3)]) is None
-    assert kept.find([(1, 2, 4)]) is None
+    assert kept.find([("l1", 2, (3,))]) is None
+    assert kept.find([("l1", 2, (4,))]) is None
 
 
 def test_a_block_is_kept_when_it_is_read_again() -> None:
     kept = DecodedBlocks(10_000)
-    kept.find([(1, 2, 3)])
+    kept.find([("l1", 2, (3,))])
 
-    assert kept.find([(1, 2, 3)]) == [None]
-    kept.put((1, 2, 3), block(7))
-    found = kept.find([(1, 2, 3)])
+    assert kept.find([("l1", 2, (3,))]) == [None]
+    kept.put(("l1", 2, (3,)), block(7))
+    found = kept.find([("l1", 2, (3,))])
 
     assert found is not None
     assert found[0] is not None
@@ -38,46 +38,46 @@ def test_a_block_is_kept_when_it_is_read_again() -> None:
 
 def test_the_bytes_are_bounded_and_what_is_used_stays() -> None:
     kept = DecodedBlocks(10 * 800)
-    kept.put((0, 0, 0), block(0))
+    kept.put(("l0", 0, (0,)), block(0))
     for number in range(1, 50):
-        kept.find([(0, 0, 0)])
-        kept.put((0, 0, number), block(number))
+        kept.find([("l0", 0, (0,))])
+        kept.put(("l0", 0, (number,)), block(number))
         assert kept.held_bytes <= 10 * 800
 
-    assert kept.find([(0, 0, 0)]) is not None
-    assert kept.find([(0, 0, 5)]) is None
+    assert kept.find([("l0", 0, (0,))]) is not None
+    assert kept.find([("l0", 0, (5,))]) is None
 
 
 def test_putting_a_block_twice_counts_it_once() -> None:
     kept = DecodedBlocks(10_000)
-    kept.put((0, 0, 0), block(1))
-    kept.put((0, 0, 0), block(1))
+    kept.put(("l0", 0, (0,)), block(1))
+    kept.put(("l0", 0, (0,)), block(1))
 
     assert kept.held_bytes == 800
 
 
 def test_a_block_larger_than_all_room_is_not_kept() -> None:
     kept = DecodedBlocks(799)
-    kept.put((0, 0, 0), block(1))
+    kept.put(("l0", 0, (0,)), block(1))
 
     assert kept.held_bytes == 0
 
 
 def test_a_long_pass_is_forgotten_and_pushes_nothing_out() -> None:
     kept = DecodedBlocks(10_000)
-    kept.put((0, 0, 0), block(1))
+    kept.put(("l0", 0, (0,)), block(1))
     for number in range(SEEN_ONCE_MAX + 10):
-        assert kept.find([(1, 0, number)]) is None
+        assert kept.find([("l1", 0, (number,))]) is None
 
-    assert kept.find([(1, 0, 0)]) is None
-    assert kept.find([(0, 0, 0)]) is not None
+    assert kept.find([("l1", 0, (0,))]) is None
+    assert kept.find([("l0", 0, (0,))]) is not None
 
 
 def test_without_room_nothing_is_done() -> None:
     kept = DecodedBlocks(0)
 
-    assert kept.find([(0, 0, 0)]) is None
-    assert kept.find([(0, 0, 0)]) is None
+    assert kept.find([("l0", 0, (0,))]) is None
+    assert kept.find([("l0", 0, (0,))]) is None
 
 
 @st.composite
@@ -105,27 +105,27 @@ def origin(array: ArrayGeometry, nchunk: int) -> list[int]:
 @given(boxes(), st.sampled_from([100, 1000, 100_000]))
 def test_what_is_read_from_kept_blocks_is_what_decoding_gives(case: tuple, bytes_max: int) -> None:
     array, nchunk, asked = case
-    place = Place(array, 1, nchunk, origin(array, nchunk))
-    items = np.arange(math.prod(place.shape), dtype=np.int32).reshape(place.shape)
-    kept = DecodedBlocks(bytes_max)
-    decoded = 0
+    corner = origin(array, nchunk)
+    shape = [min(c, s - o) for c, s, o in zip(array.chunks, array.shape, corner, strict=True)]
+    items = np.arange(math.prod(shape), dtype=np.int32).reshape(shape)
+    decoded = DecodedBlocks(bytes_max)
+    kept = KeptBlocks(decoded, "lineage", array)
 
     def decode(start, stop):
-        nonlocal decoded
-        decoded += 1
+        assert all(end <= length for end, length in zip(stop, shape, strict=True))
         return items[tuple(map(slice, start, stop))].copy()
 
     for (low, high), _ in itertools.product(asked, range(3)):
         out = np.empty([stop - start for start, stop in zip(low, high, strict=True)], np.int32)
-        if kept.read(place, low, out, decode):
+        if kept.read(nchunk, low, out, decode):
             np.testing.assert_array_equal(out, items[tuple(map(slice, low, high))])
-        assert kept.held_bytes <= bytes_max
+        assert decoded.held_bytes <= bytes_max
 
 
 def test_a_window_that_is_read_again_and_again_is_decoded_once() -> None:
     array = ArrayGeometry((64, 64), (64, 64), (16, 16), "<i4", 4)
     items = np.arange(64 * 64, dtype=np.int32).reshape(64, 64)
-    kept = DecodedBlocks(1 << 20)
+    kept = KeptBlocks(DecodedBlocks(1 << 20), "lineage", array)
     calls = []
 
     def decode(start, stop):
@@ -133,7 +133,7 @@ def test_a_window_that_is_read_again_and_again_is_decoded_once() -> None:
         return items[tuple(map(slice, start, stop))].copy()
 
     out = np.empty((20, 20), np.int32)
-    answers = [kept.read(Place(array, 1, 0, (0, 0)), (10, 10), out, decode) for _ in range(5)]
+    answers = [kept.read(0, [10, 10], out, decode) for _ in range(5)]
 
     assert answers == [False, True, True, True, True]
     assert sorted(calls) == [(0, 0), (0, 16), (16, 0), (16, 16)]
@@ -143,7 +143,7 @@ def test_a_window_that_is_read_again_and_again_is_decoded_once() -> None:
 @pytest.mark.parametrize("side", [65, 80])
 def test_a_read_of_many_blocks_is_left_to_decoding(side: int) -> None:
     array = ArrayGeometry((128, 128), (128, 128), (16, 16), "<i4", 4)
-    kept = DecodedBlocks(1 << 20)
+    kept = KeptBlocks(DecodedBlocks(1 << 20), "lineage", array)
     out = np.empty((side, side), np.int32)
 
-    assert not any(kept.read(Place(array, 1, 0, (0, 0)), (0, 0), out, lambda *_: out) for _ in range(3))
+    assert not any(kept.read(0, [0, 0], out, lambda *_: out) for _ in range(3))

@@ -13,6 +13,7 @@ from zcat.errors import BadContent, BadSelection
 from zcat.model.selection import Selection, check_points, parse_key
 from zcat.storage.chunk_cache import ChunkCache
 from zcat.storage.chunk_gate import digest
+from zcat.storage.decoded_blocks import DecodedBlocks, KeptBlocks
 from zcat.storage.disk_budget import DiskLimits
 from zcat.storage.reading import ChunkAbsent, LooseChunks, read_bytes, read_points, read_selection
 
@@ -73,6 +74,24 @@ KEYS = [
     np.s_[2:4, [3, 4, 9]],
     np.arange(4500).reshape(45, 100) % 71 == 0,
 ]
+
+
+@pytest.mark.parametrize(("shape", "chunks", "blocks", "dtype"), [a for a in ARRAYS if a[0] and 0 not in a[0]])
+def test_what_is_read_again_and_again_stays_right(cache, shape, chunks, blocks, dtype):
+    array = values(shape, dtype)
+    rng = np.random.default_rng(1)
+    with sources(cache, sample_array(array, chunks, blocks)) as each:
+        for source in each:
+            decoded = DecodedBlocks(4 * source.info.geometry.blocksize)
+            kept = KeptBlocks(decoded, "lineage", source.info.geometry.array)
+            for _ in range(10):
+                low = [int(rng.integers(length)) for length in shape]
+                steps = [int(rng.integers(1, 3)) for _ in shape]
+                key = tuple(slice(at, at + 4 * step, step) for at, step in zip(low, steps, strict=True))
+                selection = parse_key(key, shape).what
+                for _ in range(4):
+                    assert same(read_selection(source, selection, kept=kept), array[key])
+            assert decoded.held_bytes <= 4 * source.info.geometry.blocksize
 
 
 @pytest.mark.parametrize("key", KEYS, ids=str)

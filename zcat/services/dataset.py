@@ -58,11 +58,19 @@ class ReadLimits:
     """Small parts of chunks are fetched in blocks."""
     prefetch_bytes: int = 0
     """Compressed, that are fetched ahead of a reader who goes on in equal steps."""
+    decoded_bytes: int = 0
+    """Of blocks that are kept decoded, by all reads together."""
 
     @classmethod
     def of(cls, config: SubscriberConfig) -> "ReadLimits":
         """Take them from a subscriber's configuration."""
-        return cls(config.window_bytes, config.fetch_timeout_s, config.block_reads, config.prefetch_bytes)
+        return cls(
+            config.window_bytes,
+            config.fetch_timeout_s,
+            config.block_reads,
+            config.prefetch_bytes,
+            config.decoded_bytes,
+        )
 
 
 class OpenDataset:
@@ -124,7 +132,8 @@ class OpenDataset:
         if self._prefetcher is not None:
             self._prefetcher.saw(self._supply, what)
         if len(chunks) <= self.chunks_max:
-            return self._window(chunks, lambda source: read_selection(source, what), what)
+            kept = self._supply.kept
+            return self._window(chunks, lambda source: read_selection(source, what, kept=kept), what)
         result: npt.NDArray[Any] | None = None
         for place, block in self.parts(what):
             if result is None:

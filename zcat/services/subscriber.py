@@ -50,6 +50,7 @@ from zcat.services.window import Supply
 from zcat.services.workers import Workers
 from zcat.storage.cached_dataset import CachedDataset
 from zcat.storage.chunk_cache import ChunkCache
+from zcat.storage.decoded_blocks import DecodedBlocks
 from zcat.storage.disk_budget import DiskLimits
 from zcat.storage.reading import let_threads_run
 
@@ -120,7 +121,7 @@ class Subscriber:
         self._versions = Versions(self._cache, self._changed)
         self.read_limits = ReadLimits.of(config)
         self._prefetcher = Prefetcher(PrefetchLimits(config.prefetch_bytes))
-        """Of every read."""
+        self._decoded = DecodedBlocks(config.decoded_bytes)
         self._pause = threading.Event()  # set when closing, so that nobody sleeps through it
 
     @property
@@ -335,7 +336,7 @@ class Subscriber:
 
     def _supply(self, target: Target) -> Supply:
         limits = PlanLimits() if self.read_limits.in_blocks else None
-        return Supply(target, self._fetcher.whole, self._fetcher.blocks, limits)
+        return Supply(target, self._fetcher.whole, self._fetcher.blocks, limits, self._decoded)
 
     def _find(self, root: str, path: str, lineage: str) -> CachedDataset | None:
         """Give what is cached of one lineage, for others."""

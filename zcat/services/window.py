@@ -21,6 +21,7 @@ from zcat.services.block_fetcher import BlockFetcher
 from zcat.services.fetcher import Fetcher, Loose, Target
 from zcat.storage.cached_dataset import CachedDataset
 from zcat.storage.chunk_gate import DELTA
+from zcat.storage.decoded_blocks import DecodedBlocks, KeptBlocks
 
 What = Selection | Points
 Needs = dict[int, Indices]
@@ -49,12 +50,22 @@ class Supply:
         fetcher: Fetcher,
         blocks: BlockFetcher | None = None,
         limits: PlanLimits | None = None,
+        decoded: DecodedBlocks | None = None,
     ) -> None:
         """Take the fetchers; without that of blocks, or without ``limits``, chunks are always fetched whole."""
         self.target = target
         self.fetcher = fetcher
         self.blocks = blocks
         self._limits = limits
+        self._decoded = decoded
+
+    @property
+    def kept(self) -> KeptBlocks | None:
+        """What is kept decoded of this lineage."""
+        array = self.target.info.geometry.array
+        if self._decoded is None or array is None:
+            return None
+        return KeptBlocks(self._decoded, self.target.key, array)
 
     @property
     def in_blocks(self) -> bool:

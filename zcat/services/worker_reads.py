@@ -29,6 +29,7 @@ from zcat.services.prefetcher import Prefetcher
 from zcat.services.versions import on_newest
 from zcat.services.window import Supply
 from zcat.services.worker_asking import Asking, Question
+from zcat.storage.decoded_blocks import DecodedBlocks
 from zcat.storage.reading import let_threads_run
 from zcat.storage.shared_dataset import SharedDataset
 
@@ -76,6 +77,7 @@ class WorkerReads:
         """
         self._board = board
         self._limits = limits
+        self._decoded = DecodedBlocks(limits.decoded_bytes)
         self._asking = Asking(endpoint, self._tick, _TICK_S)
         self._lock = threading.Lock()  # of what follows
         self._known: OrderedDict[_Place, _Known] = OrderedDict()
@@ -121,7 +123,8 @@ class WorkerReads:
                 held.used_s = Loop.now_s()
         target = Target(known.key, known.info, cast(Any, known.cached))
         limits = PlanLimits() if self._limits.in_blocks else None
-        supply = Supply(target, cast(Any, bringer), cast(Any, _PartsBringer(self._asking, known)), limits)
+        parts = cast(Any, _PartsBringer(self._asking, known))
+        supply = Supply(target, cast(Any, bringer), parts, limits, self._decoded)
         return OpenDataset(supply, cast(Any, bringer), self._limits, self._prefetcher)
 
     def _learn(self, place: _Place, wait_s: float, is_fresh: bool) -> _Known:

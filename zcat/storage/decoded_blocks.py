@@ -9,19 +9,20 @@ import itertools
 import math
 import threading
 from collections import OrderedDict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from typing import Any, TypeAlias
 
+import numpy as np
 import numpy.typing as npt
 
 from zcat.model.dataset import ArrayGeometry
 
-Key: TypeAlias = tuple[int, int, int]
-"""Of a block: a number for its dataset's lineage, its chunk, and its place in the chunk."""
+Key: TypeAlias = tuple[Hashable, int, tuple[int, ...]]
+"""Of a block: its lineage, its chunk, and its place among the blocks of the chunk."""
 
 Block: TypeAlias = npt.NDArray[Any]
 
-Corner: TypeAlias = Sequence[int]
+Corner: TypeAlias = list[int]
 
 BLOCKS_OF_READ_MAX = 16
 """A read of more is large enough for decoding not to matter so much, and would push out many others."""
@@ -78,68 +79,64 @@ class DecodedBlocks:
                 _, dropped = self._blocks.popitem(last=False)
                 self.held_bytes -= dropped.nbytes
 
-    def read(self, place: "Place", low: Corner, out: Block, decode: Callable[[Corner, Corner], Block]) -> bool:
+
+class KeptBlocks:
+    """What is kept of one lineage of an array."""
+
+    def __init__(self, decoded: DecodedBlocks, lineage: Hashable, array: ArrayGeometry) -> None:
+        """Say which.
+
+        Args:
+            decoded: where it is kept.
+            lineage: what no other lineage is equal to.
+            array: how it is cut.
+        """
+        self._decoded = decoded
+        self._lineage = (lineage, array)
+        self._array = array
+
+    def read(self, nchunk: int, low: Corner, out: Block, decode: Callable[[Corner, Corner], Block]) -> bool:
         """Fill ``out`` with a box of a chunk, from blocks that are kept or from now on will be.
 
         Args:
-            place: the chunk.
+            nchunk: the chunk.
             low: first corner of the box, inside the chunk.
             out: of the box's shape; the box ends inside the chunk, and inside the array.
-            decode: gives the items of the chunk between two corners, as a new array.
+            decode: gives the items between two corners of the chunk, as a new array.
 
         Returns:
             False where nothing was done, since these blocks are not read often.
         """
+        blocks = self._array.blocks
         numbers = [
             range(first // block, (first + length - 1) // block + 1)
-            for first, length, block in zip(low, out.shape, place.array.blocks, strict=True)
+            for first, length, block in zip(low, out.shape, blocks, strict=True)
         ]
         if math.prod(map(len, numbers)) > BLOCKS_OF_READ_MAX:
             return False
-        coordinates = list(itertools.product(*numbers))
-        keys = [(place.lineage, place.nchunk, place.number(each)) for each in coordinates]
-        found = self.find(keys)
+        places = list(itertools.product(*numbers))
+        keys = [(self._lineage, nchunk, place) for place in places]
+        found = self._decoded.find(keys)
         if found is None:
             return False
-        for key, coordinate, block in zip(keys, coordinates, found, strict=True):
-            start = [at * size for at, size in zip(coordinate, place.array.blocks, strict=True)]
+        for key, place, block in zip(keys, places, found, strict=True):
+            start = [at * size for at, size in zip(place, blocks, strict=True)]
             if block is None:
-                stop = [
-                    min(at + size, end)
-                    for at, size, end in zip(start, place.array.blocks, place.shape, strict=True)
-                ]
-                block = decode(start, stop)
-                self.put(key, block)
+                block = decode(start, self._end(nchunk, start))
+                self._decoded.put(key, block)
             _copy(block, start, low, out)
         return True
 
-
-class Place:
-    """A chunk of one lineage of an array."""
-
-    __slots__ = ("array", "lineage", "nchunk", "shape")
-
-    def __init__(self, array: ArrayGeometry, lineage: int, nchunk: int, origin: Corner) -> None:
-        """Say which.
-
-        Args:
-            array: how it is cut.
-            lineage: a number that no other lineage has in this process.
-            nchunk: the chunk.
-            origin: coordinates of its first item.
-        """
-        self.array = array
-        self.lineage = lineage
-        self.nchunk = nchunk
-        self.shape = [min(c, s - o) for c, s, o in zip(array.chunks, array.shape, origin, strict=True)]
-        """Of its items that are the array's: less than a chunk's at the array's edge."""
-
-    def number(self, coordinate: Corner) -> int:
-        """Number a block, row-major."""
-        number = 0
-        for at, padded, block in zip(coordinate, self.array.padded_chunk, self.array.blocks, strict=True):
-            number = number * (padded // block) + at
-        return number
+    def _end(self, nchunk: int, start: Corner) -> Corner:
+        """Return the last corner of a block, which the end of its chunk, or of the array, may cut."""
+        array = self._array
+        origin = np.unravel_index(nchunk, array.grid) if array.grid else ()
+        return [
+            min(first + block, chunk, length - int(at) * chunk)
+            for first, block, chunk, length, at in zip(
+                start, array.blocks, array.chunks, array.shape, origin, strict=True
+            )
+        ]
 
 
 def _copy(block: Block, start: Corner, low: Corner, out: Block) -> None:

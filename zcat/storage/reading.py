@@ -26,11 +26,11 @@ from zcat.names import shown
 from zcat.storage.block_layout import may_cut
 from zcat.storage.block_order import is_block_order
 from zcat.storage.cached_dataset import CachedDataset
+from zcat.storage.decoded_blocks import Corner, KeptBlocks
 
 Buffer: TypeAlias = bytes | bytearray | memoryview
 Bytes: TypeAlias = npt.NDArray[np.uint8]
 Inside: TypeAlias = tuple[slice | Indices, ...]
-Corner: TypeAlias = list[int]
 
 # PERF: chunks of 4 MiB float32, zstd-1, 2 cores. Through the handle a part costs 0.1 ms and then as much per byte
 # of its blocks as a whole chunk does, but other threads wait for it. Measured per chunk, handle against
@@ -112,13 +112,16 @@ def let_threads_run() -> None:
     blosc2.set_releasegil(True)
 
 
-def read_selection(source: ChunkSource, selection: Selection, field: str | None = None) -> npt.NDArray[Any]:
+def read_selection(
+    source: ChunkSource, selection: Selection, field: str | None = None, kept: KeptBlocks | None = None
+) -> npt.NDArray[Any]:
     """Read an orthogonal box.
 
     Args:
         source: has the chunks.
         selection: inside the array.
         field: of a structured type; None for whole items.
+        kept: blocks that are decoded already; small parts of chunks are looked for there.
 
     Returns:
         A new array of ``selection.shape``, in C order, which the caller owns.
@@ -128,7 +131,7 @@ def read_selection(source: ChunkSource, selection: Selection, field: str | None 
         BadContent: a chunk cannot be decoded, though its origin vouched for it.
         BadSelection: there is no such field.
     """
-    decoder = _Decoder(source)
+    decoder = _Decoder(source, kept)
     result = np.empty(selection.shape, decoder.dtype)
     absent: list[int] = []
     for piece in pieces(decoder.array, selection):
@@ -191,12 +194,13 @@ def read_bytes(source: ChunkSource, start: int, stop: int) -> bytearray:
 class _Decoder:
     """Decodes the chunks of one array for one read."""
 
-    def __init__(self, source: ChunkSource) -> None:
+    def __init__(self, source: ChunkSource, kept: KeptBlocks | None = None) -> None:
         array = source.info.geometry.array
         assert array is not None
         self.array: ArrayGeometry = array
         self.dtype, self._is_in_order, self._nblocks = _plan(array)
         self._source = source
+        self._kept = kept
         self._chunksize = source.info.geometry.chunksize
         self._raw: Bytes = np.empty(0, np.uint8)
 
@@ -216,10 +220,10 @@ class _Decoder:
                 self._read_whole(nchunk, chunk, inside, out)
                 return True
         if out.flags.c_contiguous and all(isinstance(part, slice) and part.step == 1 for part in inside):
-            self._read_box(handle, nchunk, low, out)
+            self._fill_box(handle, nchunk, low, out)
         else:
             box = np.empty([stop - start for start, stop in zip(low, high, strict=True)], self.dtype)
-            self._read_box(handle, nchunk, low, box)
+            self._fill_box(handle, nchunk, low, box)
             out[...] = _within(box, inside, low)
         return True
 
@@ -266,6 +270,17 @@ class _Decoder:
         sides = zip(low, high, self.array.blocks, strict=True)
         touched = math.prod(-(-stop // block) - start // block for start, stop, block in sides)
         return touched <= self._nblocks * PART_SHARE_MAX
+
+    def _fill_box(self, handle: Any, nchunk: int, low: Corner, out: npt.NDArray[Any]) -> None:
+        """Fill ``out``, in C order, with items of a chunk: from blocks that are kept, or by decoding them."""
+
+        def decode(start: Corner, stop: Corner) -> npt.NDArray[Any]:
+            block = np.empty([end - first for first, end in zip(start, stop, strict=True)], self.dtype)
+            self._read_box(handle, nchunk, start, block)
+            return block
+
+        if self._kept is None or not self._kept.read(nchunk, low, out, decode):
+            self._read_box(handle, nchunk, low, out)
 
     def _read_box(self, handle: Any, nchunk: int, low: Corner, out: npt.NDArray[Any]) -> None:
         """Fill ``out``, in C order, with the items of a chunk from the corner ``low`` on."""
