@@ -21,6 +21,7 @@ from zcat.limits import MIB
 from zcat.model.dataset import ArrayGeometry, DatasetInfo, Version
 from zcat.model.geometry import byte_pieces, chunks_touched, points_by_chunk
 from zcat.model.selection import Indices, Points, Selection
+from zcat.protocol.block_plan import PlanLimits
 from zcat.services.described import sizes_of
 from zcat.services.fetcher import Loose
 from zcat.services.prefetcher import Prefetcher
@@ -60,6 +61,11 @@ class ReadLimits:
     """Compressed, that are fetched ahead of a reader who goes on in equal steps."""
     decoded_bytes: int = 0
     """Of blocks that are kept decoded, by all reads together."""
+
+    @property
+    def plan(self) -> PlanLimits | None:
+        """When a chunk is fetched in blocks; None: never."""
+        return PlanLimits() if self.in_blocks else None
 
     @classmethod
     def of(cls, config: SubscriberConfig) -> "ReadLimits":

@@ -24,7 +24,6 @@ from zcat.names import OWNER_HEX_SHOWN, parse_root, shown
 from zcat.net.loop import Loop
 from zcat.net.sockets import DATA, Context, SocketFactory, make_context
 from zcat.protocol.asking import TransferLimits
-from zcat.protocol.block_plan import PlanLimits
 from zcat.protocol.block_transfer import BlockTransfer
 from zcat.protocol.directory_view import HERE, ClaimChanged, DirectoryView
 from zcat.protocol.follower import FollowerLimits
@@ -89,11 +88,10 @@ class Subscriber:
         self.owner = secrets.token_hex(16)
         self._config = config
         self._cache = ChunkCache(config.cache, DiskLimits(config.quota_bytes, reserve_bytes=config.reserve_bytes))
-        self._own_context = make_context() if context is None else None
+        made = context or make_context()
+        self._own_context = made if context is None else None
         self._loop = Loop("subscriber", on_stop=self._farewell)
         ids = itertools.count(1)
-        made = context or self._own_context
-        assert made is not None
         sockets = SocketFactory(made, DATA)
         self._peers = Peers(self._loop, made, config, self.owner)
         transfer = Transfer(TransferLimits(config.credit_bytes), ids, random.Random(self.owner).random)
@@ -120,6 +118,7 @@ class Subscriber:
         self._wanted: list[_Want] = []
         self._versions = Versions(self._cache, self._changed)
         self.read_limits = ReadLimits.of(config)
+        """Of every read."""
         self._prefetcher = Prefetcher(PrefetchLimits(config.prefetch_bytes))
         self._decoded = DecodedBlocks(config.decoded_bytes)
         self._pause = threading.Event()  # set when closing, so that nobody sleeps through it
@@ -316,13 +315,12 @@ class Subscriber:
     def health(self) -> dict[str, Any]:
         """Tell how this subscriber is: ``status`` is ``ok``, or ``degraded`` when something it needs is away."""
         views = [view for view in self.roots() if view.followed]
-        broker = self._broker.in_use
-        is_ok = broker is not None and all(view.synced for view in views)
+        is_ok = self._broker.in_use is not None and all(view.synced for view in views)
         return {
             "status": "ok" if is_ok else "degraded",
             "service": "subscriber",
             "version": __version__,
-            "broker": broker,
+            "broker": self._broker.in_use,
             "brokers": list(self._broker.endpoints),
             "roots": [view.summary() for view in views],
             "cache": {"used_bytes": self._cache.used_bytes, "quota_bytes": self._config.quota_bytes},
@@ -335,8 +333,8 @@ class Subscriber:
     # -- inside: readers' threads ------------------------------------------------------------------------
 
     def _supply(self, target: Target) -> Supply:
-        limits = PlanLimits() if self.read_limits.in_blocks else None
-        return Supply(target, self._fetcher.whole, self._fetcher.blocks, limits, self._decoded)
+        fetcher = self._fetcher
+        return Supply(target, fetcher.whole, fetcher.blocks, self.read_limits.plan, self._decoded)
 
     def _find(self, root: str, path: str, lineage: str) -> CachedDataset | None:
         """Give what is cached of one lineage, for others."""

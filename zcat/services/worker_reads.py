@@ -15,7 +15,6 @@ import numpy as np
 from zcat.errors import BadContent, StorageFailed
 from zcat.model.dataset import DatasetInfo
 from zcat.net.loop import Loop
-from zcat.protocol.block_plan import PlanLimits
 from zcat.protocol.block_transfer import WantedPart, batches
 from zcat.protocol.codec import unpack_attributes
 from zcat.protocol.messages import Sizes, SizesReply
@@ -122,9 +121,8 @@ class WorkerReads:
             if held is not None:
                 held.used_s = Loop.now_s()
         target = Target(known.key, known.info, cast(Any, known.cached))
-        limits = PlanLimits() if self._limits.in_blocks else None
         parts = cast(Any, _PartsBringer(self._asking, known))
-        supply = Supply(target, cast(Any, bringer), parts, limits, self._decoded)
+        supply = Supply(target, cast(Any, bringer), parts, self._limits.plan, self._decoded)
         return OpenDataset(supply, cast(Any, bringer), self._limits, self._prefetcher)
 
     def _learn(self, place: _Place, wait_s: float, is_fresh: bool) -> _Known:
