@@ -333,8 +333,7 @@ class Subscriber:
     # -- inside: readers' threads ------------------------------------------------------------------------
 
     def _supply(self, target: Target) -> Supply:
-        fetcher = self._fetcher
-        return Supply(target, fetcher.whole, fetcher.blocks, self.read_limits.plan, self._decoded)
+        return Supply(target, self._fetcher.whole, self._fetcher.blocks, self.read_limits.plan, self._decoded)
 
     def _find(self, root: str, path: str, lineage: str) -> CachedDataset | None:
         """Give what is cached of one lineage, for others."""
