@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from typing import Self
 
 PIECE_BYTES = 64 * 1024
+FLIPPED_BYTES_MIN = 16 * 1024
 LOOK_S = 0.02
 _RESET = struct.pack("ii", 1, 0)  # SO_LINGER without a wait: closing resets
 
@@ -32,6 +33,8 @@ class Weather:
     """1 sends byte by byte."""
     reset_chance: float = 0.0
     """That a piece is the last one of its connection."""
+    flip_chance: float = 0.0
+    """That a bit of a large piece is another one behind the door. Small ones, of control messages, stay whole."""
     holds: bool = False
     """Reads nothing more: the sender's buffers fill."""
     swallows: bool = False
@@ -149,8 +152,15 @@ class Door:
             wait_s += len(part) / weather.bytes_per_s
         if wait_s:
             await asyncio.sleep(wait_s)
+        if len(part) >= FLIPPED_BYTES_MIN and self._random.random() < weather.flip_chance:
+            part = self._flipped(part)
         if not weather.swallows:
             await self._loop.sock_sendall(target, part)
+
+    def _flipped(self, part: bytes) -> bytes:
+        changed = bytearray(part)
+        changed[self._random.randrange(len(part))] ^= 1 << self._random.randrange(8)
+        return bytes(changed)
 
 
 class _ignored:
