@@ -62,26 +62,27 @@ def test_hosts_that_have_been_up_for_very_different_times_understand_each_other(
     assert not cluster.checker.failures()
 
 
-@pytest.mark.parametrize("whose", ["b1", "b2", "p1", "s1"])
-def test_a_clock_that_jumps_ends_nothing(cluster, tmp_path, whose):
+def test_a_clock_that_jumps_ends_nothing(cluster, tmp_path):
     """The wall clock by days, both ways; the monotonic one forward by minutes, as after a sleep of the machine."""
     writer, services = build(cluster, tmp_path)
-    told = tmp_path / "clock"
-    clock.offsets(told, 0, 0)
-    victim = cluster.services[whose]
-    program = str(Path(clock.__file__))
-    assert victim.command[:3] == [sys.executable, "-m", "zcat"]
-    victim.command[1:3] = [program, str(told)]
+    told = {name: tmp_path / f"clock-{name}" for name in ("b1", "b2", "p1", "s1")}
+    for name, path in told.items():
+        clock.offsets(path, 0, 0)
+        command = cluster.services[name].command
+        assert command[:3] == [sys.executable, "-m", "zcat"]
+        command[1:3] = [str(Path(clock.__file__)), str(path)]
     begin(cluster, writer, services)
     dropped = []
-    for monotonic_s, wall_s in ((0, DAY_S), (0, -DAY_S), (90, 0), (300, 10 * DAY_S), (300, 0)):
-        clock.offsets(told, monotonic_s, wall_s)
-        until_s = time.monotonic() + 1.0
-        while time.monotonic() < until_s:
-            dropped += [state for b in services[:2] for state in cluster.listed(b).values() if state != "live"]
-            time.sleep(0.1)
+    for name, path in told.items():
+        for monotonic_s, wall_s in ((0, DAY_S), (0, -DAY_S), (90, 0), (300, 10 * DAY_S), (300, 0)):
+            clock.offsets(path, monotonic_s, wall_s)
+            until_s = time.monotonic() + 0.8
+            while time.monotonic() < until_s:
+                dropped += [
+                    f"{name}: {now}" for b in services[:2] for now in cluster.listed(b).values() if now != "live"
+                ]
+                time.sleep(0.1)
     writer.stop()
     cluster.checker.converged_s([writer], within_s=20)
     assert not dropped
-    if whose.startswith("b"):
-        assert not cluster.checker.failures(), cluster.checker.failures()[:3]
+    assert {failure.code for failure in cluster.checker.failures()} <= {"unavailable", "timeout"}
