@@ -91,9 +91,10 @@ class _Trips:
     def __init__(self, subscriber: Subscriber) -> None:
         self.count = 0
         self._is_answered = True
-        self._send, fetching = subscriber.send, subscriber.around.fetcher
-        self._arrived = fetching.arrived
-        subscriber.send = self._sent  # type: ignore[method-assign]
+        fetching = subscriber.around.fetcher
+        origins = fetching.whole._origins
+        self._send, self._arrived = origins.send, fetching.arrived
+        origins.send = self._sent  # type: ignore[method-assign]
         fetching.arrived = self._came  # type: ignore[method-assign]
 
     def _sent(self, ask: Any) -> bool:
