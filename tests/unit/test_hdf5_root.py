@@ -47,7 +47,7 @@ class Opened:
         kept = ByteFrames(state / "converted", PLENTY, "sst", OWNER)
         files = Hdf5Files(Tools(OWNER, _Lent(sandbox), kept, Digests()), state / "hdf5")
         kind = DirectoryRoot if path.is_dir() else Hdf5Root
-        self.kept = kept
+        self.kept, self.files = kept, files
         self.root = kind(path, OWNER, kept, QUICK, files)
         self.known = {}
 
@@ -397,6 +397,32 @@ def test_more_witnesses_than_are_remembered_renew_the_dataset(tmp_path, opened, 
 
     assert root.known["f.h5/direct"].lineage != before["f.h5/direct"].lineage
     assert root.known["f.h5/plain"].lineage == before["f.h5/plain"].lineage
+
+
+def test_what_was_read_in_the_background_is_compared_though_nobody_else_read_it(tmp_path, opened):
+    path = tmp_path / "root" / "f.h5"
+    write_again(path, 10)
+    root = opened()
+    before = dict(root.known)
+    file = root.files.file("f.h5")
+
+    root.files.begin_witnessing()
+    eventually(lambda: all(served.WHOLE in file.served.of(one) for one in (*VARIETY, "group")))
+    write_again(path, 1000, plain=other("plain"), direct=other("direct"), title="other")
+    root.look()
+
+    changed = {
+        one for one in (*VARIETY, "group") if root.known[f"f.h5/{one}"].lineage != before[f"f.h5/{one}"].lineage
+    }
+    assert changed == {"plain", "direct", "group"}
+
+
+def test_a_unit_that_was_read_with_two_contents_renews_its_dataset():
+    given = Served()
+    given.note("d", 0, b"a")
+    given.note("d", 0, b"b")
+
+    assert served.TOO_MANY in given.of("d")
 
 
 def test_nothing_new_is_given_out_while_it_is_compared():

@@ -183,6 +183,8 @@ class DirectoryRoot:
         assert self._watcher is None
         self._watcher = Watcher(self._path, on_change, self._times.watch)
         self._watcher.start()
+        if self._hdf5 is not None:
+            self._hdf5.begin_witnessing()
 
     def close(self) -> None:
         """Stop watching and close all files."""

@@ -34,6 +34,20 @@ def description_of(attributes: bytes, cut: Cut | None) -> bytes:
     return blake3.blake3(attributes + (b"" if cut is None else _said(cut))).digest()
 
 
+def whole_of(attributes: bytes, dataset: "Hdf5Dataset | None") -> bytes:
+    """Return the witness of all of a dataset, or of a group.
+
+    Args:
+        attributes: their digest.
+        dataset: None for a group.
+
+    Raises:
+        ZcatError: as ``Hdf5Dataset.whole_witness`` says.
+    """
+    described = description_of(attributes, dataset.cut if dataset else None)
+    return blake3.blake3(described + (dataset.whole_witness() if dataset else b"")).digest()
+
+
 class Hdf5Dataset:
     """Makes chunks. Any thread may call; whether the file is still what it was is for the caller to see."""
 
@@ -127,6 +141,19 @@ class Hdf5Dataset:
             return digest(direct)
         # another block shape gives other chunks of the same values
         return blake3.blake3(_said(self.cut) + self._data.witness(unit.box)).digest()
+
+    def whole_witness(self) -> bytes:
+        """Return a digest of all that the dataset is made of; empty where the fingerprint says it all.
+
+        Raises:
+            NotReadable: it is virtual, and its bytes lie elsewhere.
+            BadContent, StorageFailed: the file cannot be read.
+        """
+        if self.item.by_value or 0 in (self.item.shape or ()):
+            return b""
+        if self._data is None:
+            raise NotReadable("a virtual dataset has no bytes of its own")
+        return self._data.whole_witness()
 
     def _open_data(self, item: Item) -> StoredData | None:
         assert item.layout is not None

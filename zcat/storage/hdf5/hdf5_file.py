@@ -7,24 +7,24 @@ lineage, in the publisher's own slotted frames: each is made once, whoever asks.
 import os
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from typing import Any
 
-from zcat.errors import BadName, BadSelection, Busy, DatasetUnknown, NotReadable, Stale, ZcatError
+from zcat.errors import BadContent, BadName, BadSelection, Busy, DatasetUnknown, NotReadable, Stale, ZcatError
 from zcat.limits import KIB
 from zcat.model.dataset import Compression, DatasetInfo, Entry, Geometry, Kind
 from zcat.names import check_path, shown
 from zcat.storage.beneath import Stamp, stamp_of
 from zcat.storage.byte_frames import ByteFrames
 from zcat.storage.digests import Digests
-from zcat.storage.hdf5.asking import read_attributes
-from zcat.storage.hdf5.dataset import Hdf5Dataset, description_of
+from zcat.storage.hdf5.asking import read_attribute_digests, read_attributes
+from zcat.storage.hdf5.dataset import Hdf5Dataset, description_of, whole_of
 from zcat.storage.hdf5.inventories import Inventory
 from zcat.storage.hdf5.items import Item
 from zcat.storage.hdf5.layout import cut_of
 from zcat.storage.hdf5.sandbox import Sandbox
-from zcat.storage.hdf5.served import DESCRIPTION, Served
+from zcat.storage.hdf5.served import DESCRIPTION, WHOLE, Served
 from zcat.storage.open_sources import OpenSources
 from zcat.storage.root import Chunk
 
@@ -79,6 +79,10 @@ class Hdf5File:
         """Close the file."""
         self.served.close()
         self._opened.close()
+
+    def rest(self) -> None:
+        """Close the file until it is needed again."""
+        self._opened.forget("")
 
     def entries(self) -> Iterator[Entry]:
         """Give the line of each group and dataset but the root group."""
@@ -145,6 +149,23 @@ class Hdf5File:
                 return self._read_attributes(opened, "")[0]
         except ZcatError as error:
             return {"unreadable": f"<unreadable: {error.message}>"}
+
+    def witness(self, paths: list[str]) -> None:
+        """Remember all of some groups and datasets, whether it was given out or not.
+
+        Raises:
+            Stale: the file is another one by now.
+            ZcatError: it cannot be read.
+        """
+        items = [self._item(path) for path in paths]
+        made: dict[str, bytes] = {}
+        with self._use() as opened:
+            digests = read_attribute_digests(self._tools.sandbox, opened.fd, [item.hdf5_path for item in items])
+            for item, attributes in zip(items, digests, strict=True):
+                with suppress(NotReadable, BadContent):
+                    made[item.path] = whole_of(attributes, None if item.kind == "group" else opened.dataset(item))
+        for path, one in made.items():  # only now it is sure that they are of this version
+            self.served.note(path, WHOLE, one)
 
     def chunk(self, path: str, lineage: str, nchunk: int) -> Chunk:
         """Give a chunk of a version of a dataset.

@@ -22,6 +22,7 @@ from zcat.storage.hdf5.hdf5_file import Hdf5File, Tools
 from zcat.storage.hdf5.inventories import Inventories, Inventory, Named
 from zcat.storage.hdf5.served import Served, Witnesses
 from zcat.storage.hdf5.unchanged import Version, unchanged
+from zcat.storage.hdf5.witnessing import Witnessing
 from zcat.storage.root import Looked
 
 SUFFIXES = (
@@ -80,6 +81,7 @@ class Hdf5Files:
         """
         self._tools = tools
         self._inventories = Inventories(folder)
+        self._witnessing = Witnessing()
         self._clock = clock
         self._files: dict[str, Hdf5File] = {}
         self._troubles: dict[str, _Trouble] = {}
@@ -89,8 +91,13 @@ class Hdf5Files:
     def close(self) -> None:
         """Close all files, and end the workers."""
         self._tools.sandbox.close()
+        self._witnessing.close()
         for file in self._files.values():
             file.close()
+
+    def begin_witnessing(self) -> None:
+        """Begin to read small files in the background, as `witnessing` says. Once only."""
+        self._witnessing.start()
 
     def include(self, path: str) -> None:
         """Have a file looked into whatever its name; before the first look."""
@@ -256,6 +263,8 @@ class Hdf5Files:
             self._files[path] = file
         if held is not None:
             held.close()
+        if inventory.served is not None:
+            self._witnessing.add(file)
         return file
 
     def _note_trouble(self, path: str, stamp: Stamp, error: ZcatError, was_good: bool) -> None:

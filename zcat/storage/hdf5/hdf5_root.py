@@ -86,6 +86,7 @@ class Hdf5Root:
         assert self._watcher is None
         self._watcher = Watcher(self._path, on_change, self._times.watch, force_polling=True)
         self._watcher.start()
+        self._files.begin_witnessing()
 
     def close(self) -> None:
         """Stop watching and close the file."""

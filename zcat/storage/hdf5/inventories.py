@@ -16,7 +16,7 @@ from zcat.protocol.codec import from_plain, pack, to_plain, unpack
 from zcat.storage.beneath import Stamp
 from zcat.storage.cache_folders import read_whole, write_whole
 from zcat.storage.hdf5.items import Item
-from zcat.storage.hdf5.served import TOO_MANY, Witnesses, WitnessLog, record
+from zcat.storage.hdf5.served import REPLACING, Witnesses, WitnessLog, record
 
 _PAGE_ITEMS = 10_000
 _FORMAT = 2
@@ -149,7 +149,7 @@ def _read_served(data: bytes) -> dict[str, dict[int, bytes]] | None:
         while unpacker.tell() < len(data):
             path, number, witness = unpacker.unpack()
             held = served.setdefault(path, {})
-            if number == TOO_MANY:
+            if number in REPLACING:
                 held.clear()
             held[number] = witness
     except (ValueError, TypeError, msgpack.exceptions.UnpackException) as error:

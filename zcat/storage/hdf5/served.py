@@ -9,6 +9,7 @@ import logging
 import os
 import threading
 from collections.abc import Iterable, Mapping
+from contextlib import suppress
 
 from zcat.errors import Stale
 from zcat.logs import kv
@@ -19,6 +20,12 @@ DESCRIPTION = -1
 
 TOO_MANY = -2
 """Stands for witnesses that are not remembered any more; then a change of the file changes the dataset."""
+
+WHOLE = -3
+"""Stands for a witness of all of a dataset or group, beside which no other one is needed."""
+
+REPLACING = (TOO_MANY, WHOLE)
+"""Stand in the place of all other witnesses of a dataset or group."""
 
 WITNESSES_MAX = 1 << 16
 """Of one dataset."""
@@ -32,38 +39,29 @@ log = logging.getLogger(__name__)
 
 
 class WitnessLog:
-    """A file at whose end records are written. It is opened when there is a first one."""
+    """A file at whose end records are written. It is opened for each: there may be thousands of such files."""
 
     def __init__(self, path: str) -> None:
         """Take the path of a file that exists and ends with a whole record, or with none."""
         self._path = path
-        self._fd: int | None = None
 
     def write(self, path: str, number: int, witness: bytes) -> bool:
         """Write a record; say whether it is there, for the next run of the publisher to see."""
         data = record(path, number, witness)
         try:
-            if self._fd is None:
-                self._fd = os.open(self._path, os.O_WRONLY | os.O_APPEND | os.O_CLOEXEC)
-            return os.write(self._fd, data) == len(data)
+            fd = os.open(self._path, os.O_WRONLY | os.O_APPEND | os.O_CLOEXEC)
+            try:
+                return os.write(fd, data) == len(data)
+            finally:
+                os.close(fd)
         except OSError:
             return False
 
     def give_up(self) -> None:
         """Remove the file: what it says is not all any more."""
         log.warning("what was given out is not remembered for the next start %s", kv(file=self._path))
-        try:
+        with suppress(OSError):
             os.unlink(self._path)
-        except OSError:
-            return
-        finally:
-            self.close()
-
-    def close(self) -> None:
-        """Close the file."""
-        if self._fd is not None:
-            os.close(self._fd)
-            self._fd = None
 
 
 class Served:
@@ -87,7 +85,7 @@ class Served:
 
         Args:
             path: of the dataset or group inside the file.
-            number: of the unit's first chunk, or `DESCRIPTION`.
+            number: of the unit's first chunk; or `DESCRIPTION`, or `WHOLE`.
             witness: of it.
 
         Raises:
@@ -95,15 +93,21 @@ class Served:
         """
         with self._lock:
             held = self._held.setdefault(path, {})
-            if TOO_MANY in held or held.get(number) == witness:
+            is_known = WHOLE in held or TOO_MANY in held or held.get(number) == witness
+            if is_known and number != WHOLE:
                 return
             if self._is_sealed:
                 raise Stale("the HDF5 file changed; ask again in a moment")
-            if len(held) >= WITNESSES_MAX or self._count >= WITNESSES_OF_FILE_MAX:
+            if number != WHOLE and (
+                number in held  # of another content: the file changed just when it was read
+                or len(held) >= WITNESSES_MAX
+                or self._count >= WITNESSES_OF_FILE_MAX
+            ):
+                number, witness = TOO_MANY, b""
+            if number in REPLACING:
                 self._count -= len(held)
                 held.clear()
-                number, witness = TOO_MANY, b""
-            self._count += number not in held
+            self._count += 1
             held[number] = witness
             if self._log is not None and not self._log.write(path, number, witness):
                 self._log.give_up()
@@ -124,12 +128,10 @@ class Served:
             self._is_sealed = is_sealed
 
     def close(self) -> None:
-        """Close the log, and let nothing new be given out."""
+        """Let go of the log, and let nothing new be given out."""
         with self._lock:
             self._is_sealed = True
-            if self._log is not None:
-                self._log.close()
-                self._log = None
+            self._log = None
 
 
 def record(path: str, number: int, witness: bytes) -> bytes:

@@ -21,6 +21,7 @@ from zcat.storage.hdf5.items import Item
 from zcat.storage.hdf5.layout import Box
 from zcat.storage.hdf5.raw_chunks import Pipeline, decode
 
+_READ_BYTES = 4 * MIB
 _STORED_BYTES_MAX = 256 * MIB
 """Of one HDF5 chunk; larger ones are left to HDF5."""
 
@@ -156,6 +157,20 @@ class StoredData:
             head = (part.filter_mask, -1 if part.raw is None else len(part.raw))
             made.update(repr(head).encode())
             made.update(part.raw or b"")
+        return made.digest()
+
+    def whole_witness(self) -> bytes:
+        """Return a digest of all stored bytes."""
+        made = blake3.blake3()
+        if self.table is not None:
+            for number in self.written():
+                part = self.chunk(number)
+                made.update(repr((number, part.filter_mask, len(part.raw or b""))).encode())
+                made.update(part.raw or b"")
+        elif self._offset is not None:
+            size = math.prod(self._shape) * self._itemsize
+            for at in range(0, size, _READ_BYTES):
+                made.update(pread_exactly(self._fd, min(_READ_BYTES, size - at), self._offset + at))
         return made.digest()
 
     def _chunk(self, at: tuple[int, ...], chunks: tuple[int, ...]) -> Part:

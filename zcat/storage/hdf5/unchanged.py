@@ -7,8 +7,9 @@ A dataset or group of the new version is what it was in the old one if all that 
 - each chunk that was given out: the stored bytes that it is made of are compared by their digests, wherever they
   lie in the file. So a file that was written anew, as a whole, keeps what did not change.
 
-What nobody has read may be anything without harm. It is taken to be the same if the file is the same inode, and
-nothing was moved in it; of another inode nothing is known.
+What nobody has read may be anything without harm. Small files are read once all the same (``witnessing``). Of the
+rest it is taken to be the same if the file is the same inode, and nothing was moved in it; of another inode,
+nothing is known.
 """
 
 from collections.abc import Iterator, Mapping
@@ -18,12 +19,12 @@ from zcat.errors import ZcatError
 from zcat.limits import GIB
 from zcat.storage.beneath import Stamp
 from zcat.storage.hdf5.asking import read_attribute_digests
-from zcat.storage.hdf5.dataset import Hdf5Dataset, description_of
+from zcat.storage.hdf5.dataset import Hdf5Dataset, description_of, whole_of
 from zcat.storage.hdf5.direct import is_direct
 from zcat.storage.hdf5.items import Item
 from zcat.storage.hdf5.layout import cut_of
 from zcat.storage.hdf5.sandbox import Sandbox
-from zcat.storage.hdf5.served import DESCRIPTION, TOO_MANY, Served, Witnesses
+from zcat.storage.hdf5.served import DESCRIPTION, TOO_MANY, WHOLE, Served, Witnesses
 
 COMPARED_BYTES_MAX = GIB
 """Of stored bytes that are read again when a file changed; what would need more counts as changed."""
@@ -53,7 +54,7 @@ def unchanged(before: Mapping[str, Item], stamp: Stamp, served: Served, now: Ver
     """
     alike = [path for path, item in now.items.items() if path in before and _is_alike(before[path], item)]
     given = served.of_all(alike)
-    described = [path for path in alike if DESCRIPTION in given.get(path, ())]
+    described = [path for path in alike if not {DESCRIPTION, WHOLE}.isdisjoint(given.get(path, ()))]
     digests = read_attribute_digests(now.sandbox, now.fd, [now.items[path].hdf5_path for path in described])
     attributes = dict(zip(described, digests, strict=True))
     is_in_place = (stamp.device, stamp.inode) == (now.stamp.device, now.stamp.inode)
@@ -62,9 +63,9 @@ def unchanged(before: Mapping[str, Item], stamp: Stamp, served: Served, now: Ver
         witnesses, item = given.get(path, {}), now.items[path]
         units = [number for number in witnesses if number >= 0]
         is_still = is_in_place and before[path].places == item.places
-        if TOO_MANY in witnesses or not (units or is_still or _is_told_whole(item)):
+        if TOO_MANY in witnesses or not (WHOLE in witnesses or units or is_still or _is_told_whole(item)):
             continue
-        compared_bytes = _compared_bytes(item, len(units))
+        compared_bytes = _compared_bytes(item, -1 if WHOLE in witnesses else len(units))
         if compared_bytes > left_bytes:
             continue
         left_bytes -= compared_bytes
@@ -83,10 +84,11 @@ def _is_told_whole(item: Item) -> bool:
 
 
 def _compared_bytes(item: Item, units: int) -> int:
-    if not units:
-        return 0
-    geometry = cut_of(item).geometry
+    """Say how many stored bytes are to be read again for that many units; for -1, all."""
     of_all = item.layout.stored_bytes if item.layout is not None else 0
+    if units <= 0:
+        return -units * of_all
+    geometry = cut_of(item).geometry
     return (
         max(of_all, geometry.nbytes if item.layout and item.layout.kind == "virtual" else 0)
         * units
@@ -100,6 +102,9 @@ def _holds(now: Version, item: Item, witnesses: Witnesses, attributes: bytes) ->
     if not witnesses:
         return True
     try:
+        if WHOLE in witnesses:
+            whole = None if item.kind == "group" else Hdf5Dataset(now.sandbox, now.fd, item)
+            return witnesses[WHOLE] == whole_of(attributes, whole)
         dataset = Hdf5Dataset(now.sandbox, now.fd, item) if units or is_direct(item.layout) else None
         if DESCRIPTION in witnesses:
             cut = None if item.kind == "group" else dataset.cut if dataset else cut_of(item)
