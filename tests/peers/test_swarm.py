@@ -97,7 +97,9 @@ def test_one_or_two_readers_get_all_from_the_publisher_without_a_detour(network,
 
 
 @pytest.mark.parametrize("bulk", [True, False], ids=["copied", "looked at"])
-def test_what_liars_send_is_never_believed_and_they_are_not_asked_again(network, values, false_peers, bulk):
+def test_what_liars_send_is_never_believed_and_they_are_not_asked_again(
+    network, values, false_peers, bulk, caplog
+):
     liars = false_peers(lie)
     reader = follower(network, "a")
     if bulk:
@@ -107,6 +109,7 @@ def test_what_liars_send_is_never_believed_and_they_are_not_asked_again(network,
     assert taken(reader)["chunks"] == 0
     asked = [len(liar.asked) for liar in liars]
     assert all(asked)
+    assert any(liar.endpoint in caplog.text for liar in liars)
     health = reader.health()
     assert (health["loop"]["errors"], health["status"]) == (0, "ok")
     np.testing.assert_array_equal(read(follower(network, "b"), "sst", "x.b2nd"), values)

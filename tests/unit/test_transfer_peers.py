@@ -129,7 +129,7 @@ def test_a_copy_lets_the_origin_name_others_once(transfer):
 
 
 def test_a_late_peer_gets_a_second_one_beside_it_and_the_first_answer_wins(transfer):
-    ticket, effects = refer(transfer, [P, Q], 1)
+    ticket, effects = refer(transfer, [P, Q], 1, bulk=False)
     first = ask_of(effects).request
     assert asks(transfer.tick(0.4)) == []
     second = ask_of(transfer.tick(0.6))
@@ -143,7 +143,7 @@ def test_a_late_peer_gets_a_second_one_beside_it_and_the_first_answer_wins(trans
 
 
 def test_if_the_first_answer_is_a_lie_the_second_one_is_waited_for(transfer):
-    ticket, effects = refer(transfer, [P, Q], 1)
+    ticket, effects = refer(transfer, [P, Q], 1, bulk=False)
     first, second = ask_of(effects).request, ask_of(transfer.tick(0.6)).request
     transfer.arrived(first, 1, 0.7)
     assert transfer.damaged(DATASET, 1, BadChunk("lie"), 0.7) == []
@@ -152,15 +152,16 @@ def test_if_the_first_answer_is_a_lie_the_second_one_is_waited_for(transfer):
 
 
 def test_what_is_asked_for_twice_is_bounded(transfer):
-    _, effects = refer(transfer, [P, Q], *range(7))
+    _, effects = refer(transfer, [P, Q], *range(7), bulk=False)
     assert asks(effects) == [(P, tuple(range(7)), False)]
     assert asks(transfer.tick(0.6)) == [(Q, (0,), False)]  # an eighth of the credit, or one chunk
     assert transfer.owed_bytes == 70
 
 
-def test_a_copy_has_the_origin_name_another_when_a_peer_is_late(transfer):
+def test_a_copy_waits_for_a_late_peer_until_it_counts_as_lost(transfer):
     refer(transfer, [P], 1)
-    assert asks(transfer.tick(0.6)) == [(None, (1,), True)]
+    assert asks(transfer.tick(1.9)) == []
+    assert asks(transfer.tick(2.0)) == [(None, (1,), True)]
 
 
 def test_whoever_waits_has_the_origin_send_what_a_peer_is_late_with(transfer):
@@ -171,8 +172,8 @@ def test_whoever_waits_has_the_origin_send_what_a_peer_is_late_with(transfer):
 def test_of_a_peer_that_says_nothing_nothing_is_expected_any_more(transfer):
     _, effects = refer(transfer, [P, Q], 1, 2)
     late = ask_of(effects).request
-    assert asks(transfer.tick(1.9)) == [(Q, (1,), False)]  # no more than that is asked for twice
-    assert asks(transfer.tick(2.0)) == [(Q, (2,), False)]
+    assert asks(transfer.tick(1.9)) == []
+    assert asks(transfer.tick(2.0)) == [(Q, (1, 2), False)]
     assert transfer.peer_counters.failures == 2
     assert transfer.arrived(late, 2, 2.1) == DATASET  # better late than a second time
     assert transfer.arrived(late, 2, 2.2) is None

@@ -5,9 +5,9 @@ only copied. A chunk that does not come, or comes damaged, is asked for again a 
 a ticket resolves when all of its chunks are stored, or with the first error that is final.
 
 An origin that keeps track of who holds what may name peers instead of sending a chunk, together with the
-chunk's digest. Then these are asked, one after the other; whoever is late gets a second one beside it, and the
-first answer wins; and when they all fail, the origin is asked for the chunk itself. A peer is a carrier only:
-what it says is believed as far as the origin's digest goes.
+chunk's digest. Then these are asked, one after the other. If one is late with what somebody waits for, a second
+one is asked beside it, and the first answer wins; and when they all fail, the origin is asked for the chunk
+itself. A peer is a carrier only: what it says is believed as far as the origin's digest goes.
 """
 
 import itertools
@@ -361,8 +361,8 @@ class Transfer:
         if quiet_s >= lost_after_s:
             request.is_lost = True
             return self._give_up(number, request, now_s)
-        if quiet_s < self._peers.late_after_s(request.peer):
-            return []
+        if request.bulk or quiet_s < self._peers.late_after_s(request.peer):
+            return []  # nobody waits for a copy, and links may be slow because all are busy
         if not request.is_late:
             request.is_late = True
             self._peers.late(request.peer, now_s)

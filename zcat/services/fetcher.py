@@ -12,7 +12,7 @@ import logging
 from collections.abc import Callable, Sequence
 from concurrent.futures import CancelledError, Future, ThreadPoolExecutor
 from concurrent.futures import TimeoutError as WaitedTooLong
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Protocol
 
 from zcat.errors import BadChunk, Busy, Closed, StorageFailed, Timeout, ZcatError
@@ -174,11 +174,11 @@ class Fetcher:
             self.carry_out(self._transfer.stored(key, reply.nchunk, now_s))
             return
         if not reply.data or reply.lineage != target.key.lineage:
-            self._damaged(target, reply.nchunk, BadChunk(f"chunk {reply.nchunk}: no data of this lineage"))
+            self._damaged(target, reply.nchunk, BadChunk(f"chunk {reply.nchunk}: no data of this lineage"), whom)
             return
         # SAFETY: what a peer says of the digest counts for nothing, its origin's word does
         digest = self._transfer.digest(key, reply.nchunk) or reply.digest
-        self._pool.submit(self._keep, target, reply, digest)
+        self._pool.submit(self._keep, target, replace(reply, digest=digest), whom)
 
     def referred(self, origin: Origin, id: int, message: Holders) -> None:
         """Take an origin's word of who holds chunks that it was asked for."""
@@ -271,19 +271,19 @@ class Fetcher:
                 self._transfer.cancel(ticket)
                 self._forget(ticket)
 
-    def _keep(self, target: Target, reply: ChunkReply, digest: bytes) -> None:
+    def _keep(self, target: Target, reply: ChunkReply, whom: Origin | str) -> None:
         data = reply.data[0]
         outcome: Callable[[], None]
         try:
-            loose = target.keep(reply.nchunk, data, digest)
+            loose = target.keep(reply.nchunk, data, reply.digest)
             outcome = functools.partial(self._kept, target, reply.nchunk, loose, len(data))
         except Closed:
             return
         except ZcatError as error:
-            outcome = functools.partial(self._damaged, target, reply.nchunk, error)
+            outcome = functools.partial(self._damaged, target, reply.nchunk, error, whom)
         except Exception:  # the top of this thread; a chunk that nobody hears of would be waited for until the end
             log.exception("bug in=keep")
-            outcome = functools.partial(self._damaged, target, reply.nchunk, ZcatError("internal error"))
+            outcome = functools.partial(self._damaged, target, reply.nchunk, ZcatError("internal error"), whom)
         hand_over(self._loop, outcome)
 
     def _kept(self, target: Target, nchunk: int, loose: bytes | None, nbytes: int) -> None:
@@ -295,11 +295,14 @@ class Fetcher:
         kept_bytes = nbytes if loose is None else 0
         self.carry_out(self._transfer.stored(target.key, nchunk, self._loop.now_s(), kept_bytes))
 
-    def _damaged(self, target: Target, nchunk: int, error: ZcatError) -> None:
+    def _damaged(self, target: Target, nchunk: int, error: ZcatError, whom: Origin | str) -> None:
         self.damaged_count += 1
         now_s = self._loop.now_s()
         if self._warnings.allow(target.key.root, now_s):
-            log.warning("a chunk was refused %s", kv(root=target.key.root, path=target.key.path, error=error))
+            peer = {"peer": whom} if isinstance(whom, str) else {}  # which is not asked for this root again
+            log.warning(
+                "a chunk was refused %s", kv(root=target.key.root, path=target.key.path, error=error, **peer)
+            )
         self.carry_out(self._transfer.damaged(target.key, nchunk, error, now_s))
 
     def _resolve(self, effect: Resolve) -> None:
