@@ -50,8 +50,12 @@ def main() -> None:
     results: dict[str, Any] = json.loads(kept.read_text()) if kept.exists() else {}
     wanted = [] if args.again else (args.only.split(",") if args.only else MODULES)
     for name in wanted:
-        if not (_HERE / f"{name}.py").exists():
+        source = _HERE / f"{name}.py"
+        if not source.exists():
             print(f"bench.{name} is not there", file=sys.stderr)
+            continue
+        if args.quick and not args.only and not _knows(source.read_text(), "--quick"):
+            print(f"bench.{name} is left out: it takes its time", file=sys.stderr)
             continue
         results["machine"] = machine(args.quick)
         results[name] = run(name, args)
@@ -67,8 +71,6 @@ def main() -> None:
 def run(name: str, args: argparse.Namespace) -> dict[str, Any]:
     """Run one of the measurements; give its tables, and what it said if it failed."""
     source = (_HERE / f"{name}.py").read_text()
-    # those that share bench.report's arguments have all of these, others maybe some
-    shared = "report.arguments(" in source
     command = [sys.executable, "-m", f"bench.{name}"]
     for option, value in {
         "--json": True,
@@ -77,7 +79,7 @@ def run(name: str, args: argparse.Namespace) -> dict[str, Any]:
         "--folder": args.folder,
         "--peers": str(Path(args.peers).absolute()) if args.peers else None,
     }.items():
-        if value and ((shared and option != "--peers") or f'"{option}"' in source):
+        if value and _knows(source, option):
             command += [option] if value is True else [option, str(value)]
     print(" ".join(command[1:]), file=sys.stderr)
     begun_s = time.monotonic()
@@ -89,6 +91,11 @@ def run(name: str, args: argparse.Namespace) -> dict[str, Any]:
     tables, rest = pages.tables_of(done.stdout)
     result = {"tables": tables, "said": rest, "took_s": round(time.monotonic() - begun_s)}
     return result if done.returncode == 0 else {**result, "failed": done.returncode}
+
+
+def _knows(source: str, option: str) -> bool:
+    """Say whether a measurement takes an option: its own, or one that most share."""
+    return f'"{option}"' in source or ("report.arguments(" in source and option != "--peers")
 
 
 def machine(is_quick: bool) -> dict[str, str]:

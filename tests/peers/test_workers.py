@@ -19,8 +19,11 @@ from zcat.http.app import make_app
 from zcat.http.passing import answer_passed, worker_app
 from zcat.http.server import HttpServer, bound
 from zcat.limits import KIB
+from zcat.model.reduction import parse_fit
+from zcat.model.selection import key_of_text, parse_key
 from zcat.services.board import Board
 from zcat.services.dataset import ReadLimits
+from zcat.services.preview import PreviewAsk, PreviewLimits, plan_preview, read_preview
 from zcat.services.worker_desk import WorkerDesk
 from zcat.services.worker_reads import WorkerReads
 
@@ -227,6 +230,28 @@ def test_every_route_works_at_a_worker(staff, folder):
         assert refused.value.code == status
         assert json.loads(refused.value.read())["code"]
     assert staff.board.seat(0).requests == 12
+
+
+def test_a_worker_makes_previews_and_samples_what_is_not_cached(staff, folder):
+    items = np.arange(300 * 400, dtype="i4").reshape(SHAPE)
+    write_array(folder / "y.b2nd", items, chunks=CHUNKS, blocks=(25, 25))
+    worker = staff.begin().worker()
+
+    def preview(limits, key="...", **more):
+        def work(dataset):
+            read = parse_key(key_of_text(key), SHAPE)
+            plan = plan_preview(dataset, PreviewAsk(read, parse_fit("6x8"), **more), limits)
+            return plan.told, read_preview(dataset, plan)
+
+        return worker.on_version("sst", "y.b2nd", work)
+
+    assert eventually(lambda: worker.on_version("sst", "y.b2nd", lambda dataset: True), retried=DatasetUnknown)
+    told, sample = preview(PreviewLimits(1, 1 << 30))
+    assert (told.exact, told.chunks, sample.shape) == (False, 1, (1, 1))
+    told, got = preview(PreviewLimits(1, 1 << 30), must_be_exact=True)
+    assert (told.exact, told.chunks) == (True, NCHUNKS)
+    np.testing.assert_array_equal(got, items.reshape(6, 50, 8, 50).mean((1, 3)))
+    assert preview(PreviewLimits(1, 1 << 30))[0].exact  # since all of it is cached now
 
 
 def test_servers_of_one_socket_have_equally_many_connections(tmp_path):
