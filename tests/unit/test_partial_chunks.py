@@ -16,6 +16,7 @@ from zcat.model.selection import Points, Selection
 from zcat.storage.block_layout import cut
 from zcat.storage.chunk_cache import ChunkCache
 from zcat.storage.chunk_gate import digest
+from zcat.storage.decoded_blocks import DecodedBlocks, KeptBlocks
 from zcat.storage.disk_budget import DiskLimits
 from zcat.storage.reading import ChunkAbsent, read_points, read_selection
 
@@ -71,6 +72,38 @@ def test_points_in_blocks_that_are_there_are_read(cache):
         assert np.array_equal(read_points(dataset, Points(points)), ARRAY[tuple(points.T)])
         with pytest.raises(ChunkAbsent):
             read_points(dataset, Points(np.array([[0, 0], [19, 0]])))
+
+
+@pytest.mark.parametrize(
+    ("rows", "columns", "blocks"),
+    [
+        (range(5, 100, 60), range(0, 200, 100), [0, 2, 24, 26]),
+        (np.array([3, 4, 71]), range(10), [0, 28]),
+        (range(0, 100, 50), np.array([1, 199]), [0, 3, 20, 23]),
+    ],
+    ids=["large steps", "a list", "steps and a list"],
+)
+def test_blocks_between_those_that_are_wanted_are_not_looked_at(cache, rows, columns, blocks):
+    dataset = opened(cache)
+    dataset.store_part(0, part(0, blocks))
+    decoded = DecodedBlocks(1 << 20)
+    kept = KeptBlocks(decoded, "lineage", SAMPLE.info.geometry.array)
+    for _ in range(3):
+        with dataset.reading():
+            got = read_selection(dataset, Selection((rows, columns)), kept=kept)
+        assert np.array_equal(got, ARRAY[np.ix_(rows, columns)])
+    SAMPLE.stored_in(dataset)
+    for _ in range(3):
+        with dataset.reading():
+            assert np.array_equal(
+                read_selection(dataset, Selection((range(100), range(200))), kept=kept), ARRAY[:100]
+            )
+            for row in range(0, 100, 10):
+                for column in range(0, 200, 50):
+                    box = Selection((range(row, row + 9), range(column, column + 49)))
+                    assert np.array_equal(
+                        read_selection(dataset, box, kept=kept), ARRAY[row : row + 9, column : column + 49]
+                    )
 
 
 def test_a_handle_that_was_open_before_reads_blocks_that_came_later(cache):

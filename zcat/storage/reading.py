@@ -44,6 +44,10 @@ PART_SHARE_MAX = 1 / 4
 POINTS_SHARE_MAX = 1 / 2
 
 
+SCATTERED_MAX = 1 << 16
+"""Items of a chunk, named one by one or by large steps, that are gathered; for more of them all is decoded."""
+
+
 class ChunkAbsent(Unavailable):
     """Chunks that are needed are not there, or no longer; fetch them and read again."""
 
@@ -213,6 +217,8 @@ class _Decoder:
                 return False
         if out is None:
             return True
+        if not _is_dense(self.array, inside):
+            return self._read_scattered(nchunk, chunk, inside, out)
         low, high = _box(inside)
         if chunk is not None:
             handle = self._source.handle(nchunk) if may_cut(chunk) and self._is_part(low, high) else None
@@ -226,6 +232,20 @@ class _Decoder:
             self._fill_box(handle, nchunk, low, box)
             out[...] = _within(box, inside, low)
         return True
+
+    def _read_scattered(self, nchunk: int, chunk: Buffer | None, inside: Inside, out: npt.NDArray[Any]) -> bool:
+        """Read items between which there are blocks that are not wanted, and that may not be there."""
+        if chunk is not None and out.size > SCATTERED_MAX:
+            self._read_whole(nchunk, chunk, inside, out)
+            return True
+        sides = [
+            np.arange(part.start, part.stop, part.step) if isinstance(part, slice) else part for part in inside
+        ]
+        coordinates = np.stack(np.meshgrid(*sides, indexing="ij"), axis=-1).reshape(-1, len(sides))
+        items = self.pick(nchunk, coordinates, is_wanted=True)
+        if items is not None:
+            out[...] = items.reshape(out.shape)
+        return items is not None
 
     def pick(self, nchunk: int, coordinates: Indices, is_wanted: bool) -> npt.NDArray[Any] | None:
         """Return the items at ``(npoints, ndim)`` coordinates inside a chunk; None if not all of them are there.
@@ -302,6 +322,12 @@ class _Decoder:
             self._raw = np.empty(self._chunksize, np.uint8)  # PERF: kept, since fresh pages cost 0.2 ms per MiB
         _decompress(self._source, nchunk, chunk, self._raw)
         return self._raw.view(self.dtype)
+
+
+def _is_dense(array: ArrayGeometry, inside: Inside) -> bool:
+    """Say whether the smallest box around a piece touches no other blocks than the piece itself."""
+    sides = zip(inside, array.blocks, strict=True)
+    return all(isinstance(part, slice) and (part.step or 1) <= block for part, block in sides)
 
 
 def _box(inside: Inside) -> tuple[Corner, Corner]:
