@@ -266,6 +266,15 @@ def status_of(url: str) -> int:
         return error.code
 
 
+def limited(name: str, value: int) -> tuple[str, ...]:
+    """Give a prefix that runs a command with a limit of the system, such as ``NOFILE``."""
+    script = (
+        f"import os, resource, sys; resource.setrlimit(resource.RLIMIT_{name}, ({value}, {value}));"
+        "os.execvp(sys.argv[1], sys.argv[1:])"
+    )
+    return sys.executable, "-c", script
+
+
 def free_port() -> int:
     """A port that nobody has at the moment, and that the system gives to nobody else soon."""
     with socket.socket() as probe:

@@ -19,7 +19,10 @@ from typing import Any, TypeVar
 T = TypeVar("T")
 
 _CLONE_NEWNET = 0x40000000
-_TRIAL = "ip link add zl type veth peer name zr && ip rule add from 10.77.0.1 blackhole"
+_FORWARD = "echo 1 > /proc/sys/net/ipv4/ip_forward"
+_TRIAL = (
+    f"ip link add zl type veth peer name zr && ip rule add from 10.77.0.1 blackhole && {_FORWARD} && nsenter -V"
+)
 
 
 @functools.cache
@@ -51,7 +54,7 @@ class Hosts:
         self._held = contextlib.ExitStack()
         self._cuts: set[tuple[str, str]] = set()
         self._router = self._namespace()
-        _run(self._enter(self._router), "sysctl -qw net.ipv4.ip_forward=1")
+        subprocess.run([*self._enter(self._router), "sh", "-c", _FORWARD], check=True, capture_output=True)
         _run(self._enter(self._router), "ip link set lo up")
         self.all = {name: self._host(name, number) for number, name in enumerate(names, 1)}
 

@@ -6,7 +6,7 @@ import time
 
 import pytest
 import zmq
-from cluster import endpoint_of, eventually, http_of
+from cluster import endpoint_of, eventually, http_of, limited
 from writer import Writer
 
 from zcat.limits import MIB
@@ -92,7 +92,7 @@ def test_processes_that_run_out_of_file_descriptors_say_so_survive_and_recover(s
     services = cluster.services
     cluster.start(*services.values())
     for name, spare in SPARE_DESCRIPTORS.items():
-        services[name].prefix = ("prlimit", f"--nofile={_descriptors(services[name]) + spare}")
+        services[name].prefix = limited("NOFILE", _descriptors(services[name]) + spare)
     for service in services.values():
         service.terminate()
     services["s1"].command += ["--set", "http.idle_timeout_s=3", "--set", "http.header_deadline_s=2"]

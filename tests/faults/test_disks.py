@@ -6,7 +6,7 @@ import time
 from functools import cache
 
 import pytest
-from cluster import endpoint_of, eventually, http_of, status_of
+from cluster import endpoint_of, eventually, http_of, limited, status_of
 from writer import Writer
 
 pytestmark = pytest.mark.timeout(300)
@@ -59,7 +59,7 @@ def test_a_full_cache_disk_fails_no_read(cluster, tmp_path):
 
 
 def test_cache_files_that_may_not_grow_fail_no_read(cluster, tmp_path):
-    play(cluster, tmp_path, ("prlimit", f"--fsize={FILE_BYTES_MAX}"))
+    play(cluster, tmp_path, limited("FSIZE", FILE_BYTES_MAX))
 
 
 def test_a_publisher_whose_state_disk_is_full_serves_what_needs_no_copy(cluster, tmp_path):
