@@ -26,6 +26,9 @@ class BrokerConfig:
     advertise: str | None = None
     """Host name or address that others are told; None: for ingress, egress and mesh the one by which they reached
     us; for the directory the one that ``listen`` names, or else the one by which ``peers`` are reached."""
+    interface: str | None = None
+    """Network interface, such as ``ib0``, or network, such as ``10.1.0.0/16``: this host's address there is bound
+    and told to others, in place of the loopback or of all addresses."""
     peers: tuple[str, ...] = ()
     """Directory endpoints of other brokers, or of some; all of them are one directory and one network.
     ``file:PATH`` names a file with one endpoint per line."""
@@ -78,6 +81,9 @@ class SubscriberConfig:
     """Threads that check digests and write chunks."""
     share: bool = True
     """Other subscribers of the same roots may be sent here for chunks that are in the cache."""
+    interface: str | None = None
+    """Network interface, such as ``ib0``, or network, such as ``10.1.0.0/16``: this host's address there is bound
+    for sharing and told to others, in place of the loopback or of all addresses."""
     share_listen: str = "tcp://127.0.0.1:0"
     """Where they ask for them; port 0 takes a free one. On the loopback, only those of this host do."""
     share_advertise: str | None = None
@@ -106,6 +112,9 @@ class PublisherConfig:
     advertise: str | None = None
     """Host or address that others reach this one by; None: the one that ``listen`` names, or else the one by which
     the first broker is reached."""
+    interface: str | None = None
+    """Network interface, such as ``ib0``, or network, such as ``10.1.0.0/16``: this host's address there is bound
+    and told to others, in place of the loopback or of all addresses."""
     lease_s: float = 20.0
     """How long brokers list the root without a sign of life."""
     renew_s: float = 2.0

@@ -36,7 +36,7 @@ from zcat.protocol.messages import (
     encode,
 )
 from zcat.protocol.pages import unpaged
-from zcat.services.advertised import advertised
+from zcat.services.advertised import _own_address, advertised, check_reachable, listening
 from zcat.services.broker import Broker
 from zcat.services.publisher import Publisher
 from zcat.storage.chunk_gate import digest
@@ -44,6 +44,9 @@ from zcat.storage.chunk_gate import digest
 WAIT_MS = 10_000
 LONG_AGO_NS = 1_700_000_000_000_000_000
 KIB, MIB = 1 << 10, 1 << 20
+
+OUTWARDS = _own_address(())
+"""This host's address, as others have it."""
 
 
 @pytest.fixture
@@ -472,8 +475,8 @@ def test_closing_twice_is_closing_once(folder):
     ("bound", "host", "brokers", "told"),
     [
         ("tcp://127.0.0.1:5", None, (), "tcp://127.0.0.1:5"),
-        ("tcp://0.0.0.0:5", None, ("tcp://127.0.0.1:9",), "tcp://127.0.0.1:5"),
-        ("tcp://[::]:5", None, ("tcp://127.0.0.1:9",), "tcp://127.0.0.1:5"),
+        ("tcp://0.0.0.0:5", None, ("tcp://127.0.0.1:9",), f"tcp://{OUTWARDS}:5"),
+        ("tcp://[::]:5", None, ("tcp://127.0.0.1:9",), f"tcp://{OUTWARDS}:5"),
         ("tcp://0.0.0.0:5", "node7", (), "tcp://node7:5"),
         ("tcp://0.0.0.0:5", "fd00::7", (), "tcp://[fd00::7]:5"),
         ("tcp://127.0.0.1:5", "tcp://gate:99", (), "tcp://gate:99"),
@@ -483,6 +486,37 @@ def test_closing_twice_is_closing_once(folder):
 )
 def test_what_is_advertised_can_be_reached(bound, host, brokers, told):
     assert advertised(bound, host, brokers) == told
+
+
+@pytest.mark.parametrize("host", ["*", "0.0.0.0", "::", "tcp://0.0.0.0:5", "tcp://[::]:5"])
+def test_all_addresses_are_none_to_advertise(host):
+    with pytest.raises(BadConfig, match="all addresses"):
+        advertised("tcp://127.0.0.1:5", host, ())
+
+
+def test_a_loopback_address_is_not_told_to_brokers_on_other_hosts():
+    elsewhere = ("tcp://127.0.0.1:9", "tcp://203.0.113.7:5560")
+    with pytest.raises(BadConfig, match=r"this host only.*--interface"):
+        check_reachable("tcp://127.0.0.1:5", elsewhere, is_chosen=False)
+    assert "this host only" in (check_reachable("tcp://127.0.0.1:5", elsewhere, is_chosen=True) or "")
+    assert check_reachable("tcp://127.0.0.1:5", elsewhere[:1], is_chosen=False) is None
+    assert check_reachable("tcp://198.51.100.1:5", elsewhere, is_chosen=False) is None
+
+
+def test_a_publisher_that_nobody_could_reach_does_not_start(folder, tmp_path):
+    config = PublisherConfig("sst", str(folder), str(tmp_path / "s"), brokers=("tcp://203.0.113.7:5560",))
+    with pytest.raises(BadConfig, match="another one"):
+        Publisher(config).start()
+
+
+def test_a_service_listens_on_the_interface_that_is_named(folder, tmp_path):
+    assert listening("tcp://0.0.0.0:5", "lo") == "tcp://127.0.0.1:5"
+    assert listening("tcp://127.0.0.1:0", "127.0.0.0/8") == "tcp://127.0.0.1:0"
+    assert listening("ipc:///tmp/x", "lo") == "ipc:///tmp/x"
+    with pytest.raises(BadConfig, match="name one"):
+        listening("tcp://198.51.100.1:5", "lo")
+    with publishing(folder, interface="lo", listen="tcp://*:0") as publisher:
+        assert publisher.ready.endpoints[0].startswith("tcp://127.0.0.1:")
 
 
 def test_a_wildcard_is_never_advertised():

@@ -64,8 +64,22 @@ def _findings(args: argparse.Namespace) -> Iterator["Finding"]:
     named = [*(args.broker or ()), *brokers]
     if flags.config_of(args):
         named += subscriber.brokers
-    for broker in found_at(named):
+        yield from _addresses(settings)
+    known = found_at(named)
+    for broker in known:
         yield checks.broker(broker, BROKER_WAIT_S)
+    if known:
+        yield from checks.network(known, BROKER_WAIT_S)
+
+
+def _addresses(settings: Settings) -> Iterator["Finding"]:
+    """Look whether others can reach what the configuration would tell them."""
+    from zcat.cli import checks
+
+    for publisher in settings.publishers():
+        yield checks.address(f"publisher {publisher.root}", publisher, publisher.brokers)
+    broker = settings.broker()
+    yield checks.address("broker", broker, broker.peers)
 
 
 def _line(finding: "Finding") -> str:

@@ -9,14 +9,17 @@ import sys
 import tempfile
 import time
 import urllib.parse
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from zcat.cli.ping import ping
 from zcat.cli.printing import size
-from zcat.errors import ZcatError
+from zcat.errors import Timeout, ZcatError
 from zcat.limits import GIB
+from zcat.names import is_local_endpoint
+from zcat.net.reach import reach
 from zcat.net.sockets import LIBZMQ_MIN, make_context
 
 PYTHON_MIN = (3, 11)
@@ -146,12 +149,63 @@ def broker(endpoint: str, timeout_s: float) -> Finding:
     """Ask a broker whether it is there."""
     try:
         pong, round_trip_s = ping(endpoint, timeout_s)
+    except Timeout:
+        why = reach(endpoint, timeout_s)
+        return Finding("broker", False, why.found, why.advice)
     except ZcatError as error:
-        return Finding("broker", False, error.message, "start it with 'zcat broker', or look for a firewall")
+        return Finding("broker", False, error.message, "start it with 'zcat broker', or mend the endpoint")
     found = f"{endpoint} answers in {round_trip_s * 1000:.1f} ms, version {pong.version}"
     return Finding(
         "broker", pong.service == "broker", found, f"it is a {pong.service}: name the broker's endpoint"
     )
+
+
+def network(brokers: Sequence[str], timeout_s: float) -> Iterator[Finding]:
+    """Look at all publishers that brokers list: whether they are where they say, and whether names clash."""
+    from zcat.services.survey import Survey
+
+    context = make_context()
+    try:
+        peers = Survey(context, lambda: brokers, timeout_s).peers()
+    except ZcatError:  # which has been said of each broker
+        return
+    finally:
+        context.destroy(linger=0)
+    standing = [peer for peer in peers if peer.kind == "publisher" and peer.state in ("live", "stale")]
+    for name in sorted({peer.name for peer in standing if peer.contested}):
+        owners = " and ".join(f"{name}@{peer.owner[:8]}" for peer in standing if peer.name == name)
+        advice = "stop one, or give it another name; until then readers must write which they mean"
+        yield Finding("root", False, f"{name} is contested: {owners}", advice)
+    for peer in standing:
+        yield _publisher(peer, timeout_s)
+
+
+def address(subject: str, config: Any, brokers: tuple[str, ...]) -> Finding:
+    """Look whether the brokers can reach what a publisher or a broker would tell them."""
+    from zcat.services.advertised import advertised, check_reachable, listening
+    from zcat.services.broker_sources import found_at
+
+    try:
+        others = found_at(brokers)
+        told = advertised(listening(config.listen, config.interface), config.advertise, others)
+        warning = check_reachable(told, others, is_chosen=config.advertise is not None)
+    except ZcatError as error:
+        return Finding(subject, False, error.message, "see [publisher] and [broker] of the configuration")
+    return Finding(
+        subject, warning is None, warning or f"others are told {told}", "is there a tunnel or the like?"
+    )
+
+
+def _publisher(peer: Any, timeout_s: float) -> Finding:
+    subject, at = f"root {peer.name}@{peer.owner[:8]}", ", ".join(peer.endpoints)
+    if not all(map(is_local_endpoint, peer.brokers)) and all(map(is_local_endpoint, peer.endpoints)):
+        advice = "start its publisher with --interface or --listen, so that others can reach it"
+        return Finding(subject, False, f"{at} is told to everybody, and means another place on each host", advice)
+    if peer.answers is False:
+        why = reach(peer.endpoints[0], timeout_s) if peer.endpoints else None
+        if why is not None:
+            return Finding(subject, False, why.found, why.advice)
+    return Finding(subject, True, f"{at} answers" if peer.answers else f"{at} was not asked")
 
 
 def _library(name: str, oldest: tuple[int, ...]) -> Finding:

@@ -28,6 +28,7 @@ def add(commands: Any) -> None:
     )
     broker.add_argument("--listen", metavar="ENDPOINT", help="of the directory, such as tcp://0.0.0.0:5560")
     broker.add_argument("--advertise", metavar="HOST", help="name or address that others are told")
+    _add_interface(broker)
     announce = broker.add_argument("--announce-file", metavar="FILE", help="be listed there while it runs")
     flags.completes(announce, flags.FILE)
     broker.add_argument(
@@ -49,6 +50,7 @@ def add(commands: Any) -> None:
     _add_brokers(publish)
     publish.add_argument("--listen", metavar="ENDPOINT", help="where requests are answered")
     publish.add_argument("--advertise", metavar="HOST", help="name or address that others are told")
+    _add_interface(publish)
     state = publish.add_argument("--state", metavar="DIR", help="folder of the owner key")
     _add_common(publish, ["publisher"])
     publish.set_defaults(run=run_publish)
@@ -61,6 +63,7 @@ def add(commands: Any) -> None:
     _add_brokers(subscribe)
     subscribe.add_argument("--follow", action="append", metavar="ROOT", help="from the start; may be repeated")
     cache = subscribe.add_argument("--cache", metavar="DIR", help="folder of the cache, on a local disk")
+    _add_interface(subscribe)
     subscribe.add_argument("--http", metavar="HOST:PORT", help="where HTTP is answered; port 0 takes a free one")
     subscribe.add_argument(
         "--workers", type=int, metavar="N", help="processes that answer HTTP [default: one for each core, up to 8]"
@@ -81,6 +84,7 @@ def add(commands: Any) -> None:
 def run_broker(args: argparse.Namespace) -> int:
     """Run a broker until it is stopped."""
     given = {"listen": args.listen, "advertise": args.advertise, "announce_file": args.announce_file}
+    given["interface"] = args.interface
     config = Settings(args, "broker").broker(**given, peers=tuple(args.peer or ()))
 
     def start(stack: contextlib.ExitStack) -> Ready:
@@ -104,7 +108,7 @@ def run_publish(args: argparse.Namespace) -> int:
     else:
         brokers = tuple(args.broker or ())
         given = {"root": args.root, "path": args.path, "brokers": brokers, "listen": args.listen}
-        configs = [found.publisher(**given, advertise=args.advertise, state=args.state)]
+        configs = [found.publisher(**given, advertise=args.advertise, state=args.state, interface=args.interface)]
 
     def start(stack: contextlib.ExitStack) -> Ready:
         from zcat.net.descriptors import SERVICE_FILES, raise_file_limit
@@ -124,7 +128,9 @@ def run_subscribe(args: argparse.Namespace) -> int:
     found = Settings(args, "subscriber")
     sharing = {"share": False if args.no_share else None, "share_listen": args.share_listen}
     brokers, follow = tuple(args.broker or ()), tuple(args.follow or ())
-    config = found.subscriber(brokers=brokers, follow=follow, cache=args.cache, **sharing)
+    config = found.subscriber(
+        brokers=brokers, follow=follow, cache=args.cache, interface=args.interface, **sharing
+    )
     http = found.http(args.http, workers=args.workers)
 
     def start(stack: contextlib.ExitStack) -> Ready:
@@ -208,6 +214,14 @@ def _port_explained(config: HttpConfig) -> Iterator[None]:
         yield
     except AddressInUse as error:
         raise AddressInUse(f"{error.message}; '--http {config.host}:0' takes a free port") from None
+
+
+def _add_interface(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--interface",
+        metavar="NAME",
+        help="be reached by others there: an interface as ib0, a network as 10.1.0.0/16",
+    )
 
 
 def _add_brokers(parser: argparse.ArgumentParser) -> None:

@@ -19,7 +19,7 @@ from zcat.config import BrokerConfig
 from zcat.errors import BadMessage, VerbUnknown, ZcatError
 from zcat.limits import CONTROL_FRAME_BYTES_MAX, KIB
 from zcat.logs import kv
-from zcat.names import shown
+from zcat.names import is_local_endpoint, shown
 from zcat.net import wire
 from zcat.net.forwarder import EGRESS, MESH, Forwarder, ForwarderEndpoints
 from zcat.net.laggards import QueueLimits
@@ -47,7 +47,7 @@ from zcat.protocol.messages import (
 )
 from zcat.protocol.pages import paged
 from zcat.protocol.status_messages import LINKS, QUEUES, SUBSCRIBERS, QueueState, Status
-from zcat.services.advertised import advertised
+from zcat.services.advertised import advertised, check_reachable, listening
 from zcat.services.broker_sources import AnnouncedFile, found_at
 from zcat.services.neighbours import Around, Neighbours
 from zcat.services.status import ITEMS_MAX, Teller, all_at_once
@@ -88,6 +88,7 @@ class Broker:
         Raises:
             AddressInUse: an endpoint cannot be had.
             BadName: an endpoint is not one.
+            BadConfig: other brokers could not reach this one; or it has no address on the interface.
         """
         self.owner = secrets.token_hex(16)
         """Key of this broker: another one at each start, since it remembers nothing of the former life."""
@@ -137,6 +138,8 @@ class Broker:
         self._neighbours.join(self._config.peers)
         if self._config.announce_file is not None:
             self._announced = AnnouncedFile(Path(self._config.announce_file), self._own.endpoint)
+            if is_local_endpoint(self._own.endpoint):
+                log.warning("only this host can reach what stands in the file %s", kv(endpoint=self._own.endpoint))
         self._loop.start()
         log.info(
             "ready %s", kv(endpoint=self.endpoints.listen, ingress=self._pong.ingress, egress=self._pong.egress)
@@ -175,13 +178,13 @@ class Broker:
     def _bind(self, context: Context) -> None:
         config = self._config
         control = SocketFactory(context, replace(CONTROL, queue_bytes=config.answers_bytes))
-        self._router = control.router(config.listen)
+        self._router = control.router(listening(config.listen, config.interface))
         self._loop.register(self._router, self._received)
         listen = endpoint_of(self._router)
         asked = ForwarderEndpoints(
-            config.ingress or _beside(listen, "ingress"),
-            config.egress or _beside(listen, "egress"),
-            config.mesh or _beside(listen, "mesh"),
+            listening(config.ingress or _beside(listen, "ingress"), config.interface),
+            listening(config.egress or _beside(listen, "egress"), config.interface),
+            listening(config.mesh or _beside(listen, "mesh"), config.interface),
         )
         queue_bytes = max(config.events_bytes, EVENTS_QUEUED_MIN * CONTROL_FRAME_BYTES_MAX)
         options = replace(CONTROL, queue_bytes=queue_bytes, send_buffer_bytes=SEND_BUFFER_BYTES)
@@ -204,7 +207,12 @@ class Broker:
             _advertised(self.endpoints.egress, config.advertise),
             _advertised(self.endpoints.mesh, config.advertise),
         )
-        self._own = Neighbour(advertised(listen, config.advertise, found_at(config.peers)), self.owner, 1)
+        others = found_at(config.peers)
+        told = advertised(listen, config.advertise, others)
+        warning = check_reachable(told, others, is_chosen=config.advertise is not None)
+        if warning:
+            log.warning("%s", warning)
+        self._own = Neighbour(told, self.owner, 1)
         self._neighbours = Neighbours(
             self._own, Around(self._loop, control, self._forwarder, self._directory, self._publish), random.random
         )

@@ -33,7 +33,7 @@ from zcat.protocol.catalogue import Catalogue
 from zcat.protocol.messages import Changes
 from zcat.protocol.serving import ServingLimits
 from zcat.protocol.status_messages import LINKS
-from zcat.services.advertised import advertised
+from zcat.services.advertised import advertised, check_reachable, listening
 from zcat.services.announcing import Announcing
 from zcat.services.broker_sources import check_source, found_at
 from zcat.services.request_server import RequestServer
@@ -221,7 +221,7 @@ class Publisher:
     def _bind(self, sockets: SocketFactory, catalogue: Catalogue) -> str:
         """Bind the ROUTER; give the endpoint that others are told."""
         config = self._config
-        router = sockets.router(config.listen)
+        router = sockets.router(listening(config.listen, config.interface))
         bound = endpoint_of(router)
         warning = exposure(bound)
         if warning:
@@ -236,7 +236,12 @@ class Publisher:
         self._server = RequestServer(self._loop, router, self._origin, self._workers, limits)
         self._tracking = Tracking(config.root, self._loop, self._server) if config.track else None
         self._origin.is_tracking = config.track
-        return advertised(bound, config.advertise, found_at(config.brokers))
+        brokers = found_at(config.brokers)
+        told = advertised(bound, config.advertise, brokers)
+        warning = check_reachable(told, brokers, is_chosen=config.advertise is not None)
+        if warning:
+            log.warning("%s", warning)
+        return told
 
     def _claim(self) -> Claim:
         assert self.ready is not None

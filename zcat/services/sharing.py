@@ -19,7 +19,7 @@ from zcat.net.loop import Loop
 from zcat.net.sockets import SocketFactory, endpoint_of, exposure
 from zcat.protocol.messages import ChunkReply, Chunks, Message, Pong
 from zcat.protocol.serving import ServingLimits
-from zcat.services.advertised import advertised
+from zcat.services.advertised import advertised, listening
 from zcat.services.broker_sources import found_at
 from zcat.services.request_server import RequestServer
 from zcat.services.status import Teller
@@ -56,7 +56,7 @@ class Sharing:
         """
         self.find: Find = lambda root, path, lineage: None
         self._owner = owner
-        router = sockets.router(config.share_listen)
+        router = sockets.router(listening(config.share_listen, config.interface))
         bound = endpoint_of(router)
         warning = exposure(bound)
         if warning:
