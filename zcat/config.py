@@ -115,6 +115,8 @@ class PublisherConfig:
     interface: str | None = None
     """Network interface, such as ``ib0``, or network, such as ``10.1.0.0/16``: this host's address there is bound
     and told to others, in place of the loopback or of all addresses."""
+    ipc: bool = True
+    """Subscribers on this host are offered a Unix socket, beside the network, in the state folder."""
     lease_s: float = 20.0
     """How long brokers list the root without a sign of life."""
     renew_s: float = 2.0

@@ -156,7 +156,7 @@ def test_a_publisher_that_restarts_begins_a_new_life_which_its_followers_notice(
 
 def test_a_publisher_that_lost_its_key_is_another_one_also_at_the_same_address(network, folder, tmp_path):
     publisher = network.publisher("sst", folder)
-    (endpoint,) = publisher.ready.endpoints
+    endpoint = publisher.ready.endpoints[0]
     subscriber = network.subscriber(quiet_after_s=3.0)
     old = subscriber.follow("sst")
     publisher.close()

@@ -24,6 +24,8 @@ class Claim:
     """Right to be listed, in seconds from the receipt of the last renewal, on the receiver's own clock."""
     deleted: bool = False
     """A tombstone: the owner withdrew the root."""
+    host: str | None = None
+    """Names the owner's host for who is on it, and may use the ``ipc`` endpoints; absent if there are none."""
 
     @property
     def key(self) -> tuple[str, str]:

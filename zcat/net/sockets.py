@@ -219,7 +219,7 @@ def bind(socket: Socket, endpoint: str) -> str:
         AddressInUse: it cannot be had; the message says what to do.
     """
     names.check_endpoint(endpoint)
-    if endpoint.startswith("ipc://") and _is_served(endpoint.removeprefix("ipc://")):
+    if endpoint.startswith("ipc://") and is_served(endpoint.removeprefix("ipc://")):
         raise AddressInUse(f"cannot bind {endpoint}: {_WHAT_TO_DO[errno.EADDRINUSE]}")
     try:
         socket.bind(endpoint)
@@ -288,7 +288,7 @@ def _sentence(endpoint: str, whence: str) -> str:
     return f"{endpoint} can be reached from {whence}; nothing there is encrypted or authenticated"
 
 
-def _is_served(path: str) -> bool:
+def is_served(path: str) -> bool:
     """Say whether somebody accepts connections on a Unix socket.
 
     libzmq removes whatever has the path before it binds (ipc_listener.cpp), so a second service would take the

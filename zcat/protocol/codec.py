@@ -26,6 +26,7 @@ Buffer = bytes | memoryview
 Reader = Callable[[Any, str], Any]
 
 LINEAGE_HEX_LENGTH = 32
+HOST_MARK_LENGTH_MAX = 64
 _PLAIN = frozenset([type(None), bool, int, float, str, bytes])
 _HEX = frozenset("0123456789abcdef")
 
@@ -208,6 +209,8 @@ def _check_claim(claim: Claim) -> None:
     check_owner(claim.owner)
     for endpoint in claim.endpoints:
         check_endpoint(endpoint)
+    if claim.host is not None and len(claim.host) > HOST_MARK_LENGTH_MAX:
+        raise BadName(f"the mark of a host of {len(claim.host)} letters, the limit is {HOST_MARK_LENGTH_MAX}")
 
 
 def _check_entry(entry: Entry) -> None:

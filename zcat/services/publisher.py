@@ -21,10 +21,13 @@ from zcat.model.dataset import Entry
 from zcat.model.root import Claim
 from zcat.names import check_root, shown
 from zcat.net.loop import Loop
+from zcat.net.nearby import host_mark, private_endpoint
 from zcat.net.sockets import (
     CONTROL,
     Context,
+    Socket,
     SocketFactory,
+    bind,
     endpoint_of,
     exposure,
     make_context,
@@ -57,6 +60,9 @@ FAREWELL_S = 1.0
 """How long `Publisher.close` waits for brokers to confirm that the root is gone."""
 
 RAISE_RETRY_S = 5.0
+
+_RUN = "run"
+"""In the state folder: what is of use while the process runs."""
 
 log = logging.getLogger(__name__)
 
@@ -127,7 +133,7 @@ class Publisher:
             opened.callback(self._loop.stop)
             # Requests are small whatever their answers are, which are counted in bytes before they get to ZeroMQ.
             sockets = SocketFactory(context, CONTROL)
-            endpoint = self._bind(sockets, catalogue)
+            endpoints = self._bind(sockets, catalogue)
             opened.callback(self._workers.close)
             opened.callback(self._origin.close)
             self._announcing = Announcing(self._loop, sockets, config.brokers, self._outdone)
@@ -135,7 +141,7 @@ class Publisher:
             self._server.on_status = Teller(
                 "publisher", catalogue.owner, lambda: self._identity.incarnation, self.stats, links, Loop.now_s()
             ).answer
-            self.ready = Ready(config.root, catalogue.owner, (endpoint,))
+            self.ready = Ready(config.root, catalogue.owner, endpoints)
             self._loop.post(self._begin)
             self._loop.start()
             self._root.watch(self._origin.something_changed)
@@ -218,8 +224,8 @@ class Publisher:
         log.info("looked at the root %s", kv(root=self._config.root, datasets=len(entries), problems=problems))
         return entries
 
-    def _bind(self, sockets: SocketFactory, catalogue: Catalogue) -> str:
-        """Bind the ROUTER; give the endpoint that others are told."""
+    def _bind(self, sockets: SocketFactory, catalogue: Catalogue) -> tuple[str, ...]:
+        """Bind the ROUTER; give the endpoints that others are told."""
         config = self._config
         router = sockets.router(listening(config.listen, config.interface))
         bound = endpoint_of(router)
@@ -241,12 +247,24 @@ class Publisher:
         warning = check_reachable(told, brokers, is_chosen=config.advertise is not None)
         if warning:
             log.warning("%s", warning)
-        return told
+        is_proxied = "://" in (config.advertise or "")  # who says so much wants everybody to come that way
+        offers_nearby = config.ipc and told.startswith("tcp://") and not is_proxied
+        return (told, *self._bind_nearby(router)) if offers_nearby else (told,)
+
+    def _bind_nearby(self, router: Socket) -> list[str]:
+        """Bind a socket for the subscribers of this host, too, if that can be."""
+        near = private_endpoint(str(Path(self._config.state, _RUN))) if host_mark(self._identity.owner) else None
+        try:
+            return [bind(router, near)] if near else []
+        except ZcatError as error:
+            log.warning("no socket for this host %s", kv(reason=error))
+            return []
 
     def _claim(self) -> Claim:
         assert self.ready is not None
         c = self._origin.catalogue
-        return Claim(c.root, c.owner, self.ready.endpoints, c.incarnation, c.seq, self._config.lease_s)
+        host = host_mark(c.owner) if len(self.ready.endpoints) > 1 else None
+        return Claim(c.root, c.owner, self.ready.endpoints, c.incarnation, c.seq, self._config.lease_s, host=host)
 
     def _begin(self) -> None:
         self._announcing.begin(self._claim(), self._config.renew_s)

@@ -16,6 +16,7 @@ from zcat.logs import kv
 from zcat.model.dataset import DatasetInfo, Entry
 from zcat.names import is_local_endpoint
 from zcat.net.loop import Loop
+from zcat.net.nearby import ways
 from zcat.net.sockets import Socket, SocketFactory
 from zcat.net.wire import Parts, Sent, send
 from zcat.protocol.block_messages import BlocksReply
@@ -91,7 +92,8 @@ class Subscription:
         self._limits = limits
         self._follower = Follower(root, owner, limits)
         self._socket: Socket | None = None
-        self._endpoint = 0  # place in the claim's list
+        self._ways: tuple[str, ...] = ()  # to the origin, from here
+        self._endpoint = 0  # of them, in use
         self._asked_id = 0
         self._tree_id = 0
         self._questions: dict[int, _Question] = {}
@@ -213,8 +215,8 @@ class Subscription:
             self._lose()
         self._was_here = is_here
         quiet_s = now_s - self._connected_at_s
-        if not is_here and self.listed and len(self.listed.claim.endpoints) > 1 and quiet_s > 5:
-            self._endpoint = (self._endpoint + 1) % len(self.listed.claim.endpoints)
+        if not is_here and self.listed and len(self._ways) > 1 and quiet_s > 5:
+            self._endpoint = (self._endpoint + 1) % len(self._ways)
             self._connect()
         if self._saved.is_due(self.stamp, now_s):
             self.save(now_s)
@@ -272,10 +274,12 @@ class Subscription:
     def _connect(self) -> None:
         assert self.listed is not None
         self._disconnect()
-        endpoints = self.listed.claim.endpoints
-        if not endpoints:
+        claim = self.listed.claim
+        self._ways = ways(claim.endpoints, claim.host, claim.owner)
+        if not self._ways:
             return
-        endpoint = endpoints[self._endpoint]
+        self._endpoint %= len(self._ways)  # a socket of this host may be gone
+        endpoint = self._ways[self._endpoint]
         try:
             self._socket = self._around.sockets.dealer(endpoint)
         except ZcatError as error:
@@ -368,7 +372,9 @@ class Subscription:
             return
         self._is_tracked = is_tracking
         assert self.listed is not None
-        endpoint = self.listed.claim.endpoints[self._endpoint]
+        endpoint = self._ways[self._endpoint]
+        if endpoint.startswith("ipc://"):  # others are to find us where they find the origin
+            endpoint = next((way for way in self._ways if not way.startswith("ipc://")), endpoint)
         shared_at = self._around.peers.shared_at(endpoint)
         self._around.fetcher.track(self.key, is_tracking, shared_at, is_local_endpoint(endpoint))
 
