@@ -284,6 +284,19 @@ def test_text_is_filled_up_as_it_was(tmp_path, padding):
             assert other.get_type().equal(one.get_type())
 
 
+def test_chunks_that_are_longer_than_an_axis_which_stays_empty(tmp_path):
+    path = tmp_path / "f.h5"
+    with h5py.File(path, "w") as file:
+        plist = h5py.h5p.create(h5py.h5p.DATASET_CREATE)
+        plist.set_chunk((1024,))
+        h5py.h5d.create(file.id, b"ids", h5py.h5t.IEEE_F64LE, h5py.h5s.create_simple((0,), (0,)), plist)
+
+    made, report, exporter = there_and_back(path, tmp_path)
+
+    assert (report.left_out, exporter.left_out) == ([], [])
+    check_same(path, made)
+
+
 def raw_bytes(dataset):
     stored = dataset.get_type()
     values = np.zeros(dataset.shape, f"V{stored.get_size()}")

@@ -318,10 +318,9 @@ def _options(array: ArrayGeometry, dtype: np.dtype, creation: dict[str, Any]) ->
     offered = parse_dtype(array.dtype)
     if isinstance(fill, bytes) and len(fill) == offered.itemsize and not inner and not dtype.hasobject:
         options["fillvalue"] = np.frombuffer(fill, offered)[0]
-    chunks = _like(creation.get("chunks"), shape)
-    if chunks is not None:
-        options["chunks"] = chunks
-        options["maxshape"] = _like(creation.get("maxshape"), shape)
+    chunks, limits = _like(creation.get("chunks"), shape), _like(creation.get("maxshape"), shape)
+    if chunks is not None and _fit(chunks, limits or shape):
+        options |= {"chunks": chunks, "maxshape": limits}
     elif creation.get("shape") != [] and shape and math.prod(array.shape) * array.itemsize >= SMALL_BYTES:
         options["chunks"] = array.chunks[: len(shape)]
     if "chunks" in options and not dtype.hasobject:
@@ -338,6 +337,14 @@ def _with_padding(dtype: np.dtype, creation: dict[str, Any]) -> Any:
     except (NotReadable, BadContent):  # then nothing was noted
         return dtype
     return dtype
+
+
+def _fit(chunks: tuple[int | None, ...], limits: tuple[int | None, ...]) -> bool:
+    """Say whether h5py takes chunks: in others' files, those of an axis that stays empty may be longer than it."""
+    return all(
+        chunk is not None and (limit is None or chunk <= limit)
+        for chunk, limit in zip(chunks, limits, strict=True)
+    )
 
 
 def _like(lengths: Any, shape: tuple[int, ...]) -> tuple[int | None, ...] | None:
