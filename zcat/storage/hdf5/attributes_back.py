@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from zcat.errors import NotReadable
 from zcat.limits import MIB
-from zcat.storage.hdf5.forms import dtype_of, stored_type
+from zcat.storage.hdf5.forms import dtype_of, memory_type, stored_type
 from zcat.storage.hdf5.import_file import OTHERS, OURS, TYPES
 from zcat.storage.hdf5.types import split
 from zcat.storage.hdf5.values import LATIN
@@ -70,7 +70,7 @@ def write_attribute(
     space = h5py.h5s.create_simple(shape) if shape else h5py.h5s.create(h5py.h5s.SCALAR)
     attribute = h5py.h5a.create(found.id, raw_name, stored_type(form, dtype), space)
     if items.size:
-        attribute.write(items, mtype=h5t.py_create(dtype))
+        attribute.write(items, mtype=memory_type(form, dtype))
 
 
 @dataclass(frozen=True, slots=True)

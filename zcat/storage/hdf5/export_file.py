@@ -30,7 +30,7 @@ from zcat.model.selection import Selection
 from zcat.storage.frame_source import ContiguousFrame
 from zcat.storage.frame_template import assemble_cframe, frame_template
 from zcat.storage.hdf5.attributes_back import attributes_from, write_attribute
-from zcat.storage.hdf5.forms import dtype_of, stored_type
+from zcat.storage.hdf5.forms import dtype_of, memory_type, stored_type
 from zcat.storage.hdf5.import_file import CREATION, GROUP, LINKS, ORDER, SUFFIX
 from zcat.storage.hdf5.items import ENUM_NAMES
 from zcat.storage.hdf5.layout import box_of, geometry_of
@@ -172,7 +172,7 @@ class Exporter:
         else:
             dataset = self._file.create_dataset(name, **_options(array, dtype, creation), track_order=is_ordered)
             try:
-                self._fill(dataset, frame, array, progress)
+                self._fill(dataset, frame, _memory_type(dtype, creation), progress)
             except BaseException:
                 del self._file[name]
                 raise
@@ -183,10 +183,12 @@ class Exporter:
         self,
         dataset: h5py.Dataset,
         frame: ContiguousFrame,
-        array: ArrayGeometry,
+        memory: h5t.TypeID,
         progress: Callable[[int, int], None],
     ) -> None:
-        """Copy the chunks, wrapped if they may be, else decoded."""
+        """Copy the chunks, wrapped if they may be, else decoded; then in memory they are of that type."""
+        array = frame.geometry.array
+        assert array is not None
         wrap = _wrapping(dataset, frame, array)
         base, inner = split(dataset.dtype)
         count = frame.geometry.nchunks
@@ -198,7 +200,7 @@ class Exporter:
                 self.direct_chunks += 1
             else:
                 values = _as_stored(_decoded(frame, nchunk, chunk), base)
-                _write_box(dataset, box[: len(box) - len(inner)], values)
+                _write_box(dataset, box[: len(box) - len(inner)], values, memory)
             progress(nchunk + 1, count)
 
     def _attributes(self, path: str, found: h5py.HLObject, attributes: dict[str, Any]) -> None:
@@ -330,13 +332,22 @@ def _options(array: ArrayGeometry, dtype: np.dtype, creation: dict[str, Any]) ->
 
 def _with_padding(dtype: np.dtype, creation: dict[str, Any]) -> Any:
     """Give a type that fills its text up as it was noted, where that is not h5py's own way."""
-    try:
-        if dtype == dtype_of(creation):
-            stored = stored_type(creation, dtype)
-            return dtype if stored.equal(h5t.py_create(dtype, logical=True)) else h5py.Datatype(stored)
-    except (NotReadable, BadContent):  # then nothing was noted
+    if not _is_of(dtype, creation):
         return dtype
-    return dtype
+    stored = stored_type(creation, dtype)
+    return dtype if stored.equal(h5t.py_create(dtype, logical=True)) else h5py.Datatype(stored)
+
+
+def _memory_type(dtype: np.dtype, creation: dict[str, Any]) -> h5t.TypeID:
+    return memory_type(creation, dtype) if _is_of(dtype, creation) else h5t.py_create(dtype)
+
+
+def _is_of(dtype: np.dtype, creation: dict[str, Any]) -> bool:
+    """Say whether a type is the one that was noted."""
+    try:
+        return bool(dtype == dtype_of(creation))
+    except (NotReadable, BadContent):  # nothing was noted
+        return False
 
 
 def _fit(chunks: tuple[int | None, ...], limits: tuple[int | None, ...]) -> bool:
@@ -403,14 +414,16 @@ def _copy_texts(values: NDArray[Any], made: NDArray[Any]) -> None:
         made[...] = values.astype(object) if made.dtype.hasobject else values
 
 
-def _write_box(dataset: h5py.Dataset, box: tuple[slice, ...], values: NDArray[Any]) -> None:
+def _write_box(
+    dataset: h5py.Dataset, box: tuple[slice, ...], values: NDArray[Any], memory_type: h5t.TypeID
+) -> None:
     """Write in the very type, so that HDF5 converts nothing but text."""
     memory = file = h5py.h5s.ALL
     if box:
         file = dataset.id.get_space()
         file.select_hyperslab(tuple(part.start for part in box), tuple(part.stop - part.start for part in box))
         memory = h5py.h5s.create_simple(tuple(part.stop - part.start for part in box))
-    dataset.id.write(memory, file, np.ascontiguousarray(values), h5t.py_create(dataset.dtype))
+    dataset.id.write(memory, file, np.ascontiguousarray(values), memory_type)
 
 
 def _silent(done: int, total: int) -> None:

@@ -65,7 +65,20 @@ def stored_type(form: dict[str, Any], dtype: np.dtype) -> h5t.TypeID:
         dtype: what `dtype_of` made of the form.
     """
     made = h5t.py_create(dtype, logical=True)
-    return _padded(made, form) if _has_padding(form) else made
+    return _padded(made, form, _PADDINGS) if _has_padding(form) else made
+
+
+def memory_type(form: dict[str, Any], dtype: np.dtype) -> h5t.TypeID:
+    """Make the type of values in memory that are to be written as `stored_type` says.
+
+    Text that ends with a NUL is called so in memory, too: HDF5 would put one in the place of the last letter where
+    the text fills all of its bytes, as others write it.
+
+    Args:
+        form, dtype: as for `stored_type`.
+    """
+    made = h5t.py_create(dtype)
+    return _padded(made, form, (h5t.STR_NULLTERM,)) if _has_padding(form) else made
 
 
 def dtype_of(form: Any) -> np.dtype:
@@ -88,21 +101,21 @@ def _has_padding(form: dict[str, Any]) -> bool:
     return form.get("padding") in _PADDINGS or any(map(_has_padding, parts))
 
 
-def _padded(made: h5t.TypeID, form: dict[str, Any]) -> h5t.TypeID:
-    """Make a type like another one, with its texts filled up as a form says."""
+def _padded(made: h5t.TypeID, form: dict[str, Any], paddings: tuple[int, ...]) -> h5t.TypeID:
+    """Make a type like another one, with its texts filled up as a form says, if that is one of some ways."""
     kind = made.get_class()
     if kind == h5t.ARRAY:
-        return h5t.array_create(_padded(made.get_super(), form), made.get_array_dims())
+        return h5t.array_create(_padded(made.get_super(), form, paddings), made.get_array_dims())
     if kind == h5t.VLEN:
-        return h5t.vlen_create(_padded(made.get_super(), form["of"]))
-    if kind == h5t.STRING and form.get("padding") in _PADDINGS:
+        return h5t.vlen_create(_padded(made.get_super(), form["of"], paddings))
+    if kind == h5t.STRING and form.get("padding") in paddings:
         made = made.copy()
         made.set_strpad(form["padding"])
     if kind == h5t.COMPOUND and "fields" in form:
         other = h5t.create(h5t.COMPOUND, made.get_size())
         for number, (_, part, _) in enumerate(form["fields"]):
             name, offset = made.get_member_name(number), made.get_member_offset(number)
-            other.insert(name, offset, _padded(made.get_member_type(number), part))
+            other.insert(name, offset, _padded(made.get_member_type(number), part, paddings))
         return other
     return made
 
