@@ -91,7 +91,7 @@ class Supply:
         cached, limits, array = self.target.cached, self._limits, self.target.info.geometry.array
         if cached is None or limits is None or array is None or not self.in_blocks:
             return Plan(list(missing))
-        if what is None and not cached.any_partial(missing):
+        if not missing or (what is None and not cached.any_partial(missing)):
             return Plan(list(missing))
         plan = Plan()
         needs = what if isinstance(what, dict) else dict(_needs(array, what)) if what is not None else {}
