@@ -1,7 +1,7 @@
 """What do random points cost: by local Blosc2, by zcat with everything cached, and with nothing?
 
-One array of one axis, cut as Blosc2 chooses. Local Blosc2 reads ``array[indices]`` of the publisher's file; zcat reads
-in the process of its subscriber, as ``zcat.join`` does. All see the same indices in the same round.
+One array of one axis, cut as Blosc2 chooses. Local Blosc2 reads ``array[indices]`` of the publisher's file; zcat
+reads in the process of its subscriber, as ``zcat.join`` does. All see the same indices in the same round.
 """
 
 import shutil
