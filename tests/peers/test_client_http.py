@@ -319,6 +319,21 @@ def test_a_download_that_is_broken_off_goes_on_where_it_was(client, held, tmp_pa
     assert told[-1] == (15_360_000, 15_360_000)
 
 
+def test_an_answer_that_is_cut_is_asked_for_once_more(held):
+    cuts = iter([1, 0, 1, 1])  # of what follows the description: cut, whole, and twice cut
+
+    def cutting(env, start):
+        body = b"".join(app(env, start))
+        is_cut = "fetch" in env["PATH_INFO"] and next(cuts)
+        return [body[:-10] if is_cut else body]
+
+    app = make_app(held)
+    with serving(cutting) as url, zcat.connect(url) as client:
+        np.testing.assert_array_equal(client["lab/cube.b2nd"][3], CUBE[3])
+        with pytest.raises(Unavailable):
+            client["lab/cube.b2nd"][3]
+
+
 # -- servers that are not well -----------------------------------------------------------------------
 
 

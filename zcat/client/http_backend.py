@@ -4,6 +4,7 @@ import contextlib
 import functools
 import io
 import json
+import logging
 import urllib.parse
 from collections.abc import Iterator
 from typing import Any
@@ -20,11 +21,14 @@ from zcat.client.descriptions import parse_attributes, parse_info, parse_listing
 from zcat.client.preview import Preview
 from zcat.errors import BadMessage, BadSelection, DatasetUnknown, Stale
 from zcat.limits import MIB
+from zcat.logs import kv
 from zcat.model.dataset import ArrayGeometry, DatasetInfo, Kind
 from zcat.model.dtypes import parse_dtype
 from zcat.model.reduction import parse_reduced
 from zcat.model.selection import Axis, Points, Selection, selection_text, slice_text
 from zcat.names import shown
+
+log = logging.getLogger(__name__)
 
 DEFAULT_TIMEOUT_S = 60.0
 
@@ -208,11 +212,20 @@ class _Answers:
         self._all_named = True
 
     def fill(self, out: npt.NDArray[Any], method: str, route: str, body: bytes | None) -> None:
-        """Ask for a part, and decode it into its place.
+        """Ask for a part, and decode it into its place; once more if the answer is cut.
+
+        One of the processes that answer at an address may die in the middle of it; the others go on.
 
         Raises:
             Stale: it is of another version.
         """
+        try:
+            self._fill(out, method, route, body)
+        except BodyCut as error:
+            log.info("an answer was cut, it is asked for again %s", kv(url=self._backend.url, why=error))
+            self._fill(out, method, route, body)
+
+    def _fill(self, out: npt.NDArray[Any], method: str, route: str, body: bytes | None) -> None:
         connection = self._backend._connection
         with connection.open(method, route, body) as response:
             self._check(response.headers, out)
