@@ -1,7 +1,7 @@
 """A process that fills a cache folder until it is killed: ``python cache_filler.py FOLDER SEED``.
 
-It says on standard output what it has done, one line each, after it has done it: ``stored N``, ``catalogue N``;
-and ``evicting`` before it does.
+It says on standard output what it has done, one line each, after it has done it: ``stored N``, ``part N`` (some
+blocks of it), ``catalogue N``; and ``evicting`` before it does.
 """
 
 import random
@@ -11,6 +11,7 @@ import blosc2
 import numpy as np
 
 from zcat.model.dataset import ArrayGeometry, Compression, DatasetInfo, Entry, Geometry, Kind
+from zcat.storage.block_layout import cut
 from zcat.storage.chunk_cache import ChunkCache
 from zcat.storage.chunk_gate import digest
 from zcat.storage.disk_budget import DiskLimits
@@ -18,6 +19,7 @@ from zcat.storage.disk_budget import DiskLimits
 ROOT, OWNER = "root", "ab" * 16
 NCHUNKS = 64
 CHUNK_BYTES = 256 * 1024
+NBLOCKS = 64
 LIMITS = DiskLimits(1 << 30, 0, 0)
 
 _LENGTH = NCHUNKS * CHUNK_BYTES
@@ -47,6 +49,13 @@ def main(folder: str, seed: int) -> None:
     while True:
         dataset = cache.dataset(ROOT, OWNER, INFO)
         for nchunk in choice.sample(range(NCHUNKS), NCHUNKS):
+            if choice.random() < 0.5:
+                part = cut(chunks[nchunk], tuple(sorted(choice.sample(range(NBLOCKS), 20))))
+                assert part is not None
+                dataset.store_part(nchunk, part)
+                print("part", nchunk, flush=True)
+            if choice.random() < 0.2:
+                continue
             dataset.store(nchunk, chunks[nchunk], digest(chunks[nchunk]))
             print("stored", nchunk, flush=True)
         number = choice.randrange(10**8)

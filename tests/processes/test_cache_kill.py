@@ -35,6 +35,7 @@ def test_a_killed_cache_has_all_that_was_stored_and_nothing_wrong(tmp_path):
             dataset = cache.dataset(ROOT, OWNER, INFO)
             missing = set(dataset.missing(range(NCHUNKS)))
             assert not stored & missing
+            assert all(dataset.blocks_there(nchunk) is None for nchunk in missing)
             for nchunk in set(range(NCHUNKS)) - missing:
                 found = dataset.chunk(nchunk)
                 assert found is not None

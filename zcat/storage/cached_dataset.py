@@ -275,9 +275,10 @@ class CachedDataset:
 
     def _drop_partial(self) -> None:
         """Make absent what a former run had in part: nothing tells whether it is what it was."""
-        for nchunk in self._presence.partial().tolist():
-            self._frame.punch(range(nchunk, nchunk + 1))
-            self._presence.mark(nchunk, ABSENT)
+        for run in runs(self._presence.partial()):
+            self._frame.punch(run)
+            for nchunk in run:
+                self._presence.mark(nchunk, ABSENT)
 
     def _check_frame(self, is_new: bool) -> None:
         """Compare the frame's header, index and trailer with what they were when new: Blosc2 believes them."""
