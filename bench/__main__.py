@@ -27,6 +27,7 @@ MODULES = (
     "hdf5",
     "directory",
     "events",
+    "stalled",
 )
 """In this order; those that are not there are left out."""
 _HERE = Path(__file__).parent

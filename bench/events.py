@@ -100,7 +100,7 @@ class Way:
             egress: str = self.pub.get_string(zmq.LAST_ENDPOINT).rstrip("\0")
         else:
             self.server = started(opened, serve, *args)  # which ends with our end of its pipe
-            ingress, egress = self.server.recv()
+            self.endpoints = ingress, egress = self.server.recv()
             self.pub.connect(ingress)
         self.counted = [SPAWN.Value("q", 0, lock=False) for _ in range(subscribers)]
         self.pipes = [started(opened, listen, egress, counted) for counted in self.counted]
@@ -110,6 +110,7 @@ class Way:
             time.sleep(0.02)
             waiting = [pipe for pipe in waiting if not pipe.poll()]
         self.sent = 0
+        self.window = WINDOW
 
     def rate(self, events: int) -> float:
         """Send events as fast as they arrive; give them per second."""
@@ -119,7 +120,7 @@ class Way:
                 self.pub.send_multipart([TOPIC, BODY])
             self.sent += MARK_EVERY
             self._mark(self.sent)
-            self._wait(self.sent - WINDOW)
+            self._wait(self.sent - self.window)
         self._wait(self.sent)
         took_s = time.perf_counter() - begun_s
         return events / took_s
