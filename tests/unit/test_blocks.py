@@ -32,7 +32,7 @@ def block_of_each_item(array):
 
 
 @given(arrays(), st.data())
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=100, deadline=None)
 def test_the_blocks_of_a_piece_are_those_of_its_items(array, data):
     axes = tuple(
         data.draw(
@@ -51,7 +51,7 @@ def test_the_blocks_of_a_piece_are_those_of_its_items(array, data):
 
 
 @given(arrays(), st.data())
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=100, deadline=None)
 def test_the_blocks_of_points_are_those_of_its_items(array, data):
     count = data.draw(st.integers(1, 20))
     points = np.array(

@@ -63,6 +63,12 @@ def test_blocks_that_are_there_are_read_and_others_are_not(cache):
     assert dataset.blocks_there(0) is None
 
 
+def test_a_step_that_ends_in_the_next_block_does_not_need_that(cache):
+    dataset = opened(cache)
+    dataset.store_part(0, part(0, [0]))
+    assert np.array_equal(box(dataset, range(9, 11, 2), range(48, 52, 5)), ARRAY[9:11:2, 48:52:5])
+
+
 def test_points_in_blocks_that_are_there_are_read(cache):
     dataset = opened(cache)
     dataset.store_part(0, part(0, [0, 7]))

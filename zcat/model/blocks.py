@@ -45,10 +45,18 @@ def blocks_of_points(array: ArrayGeometry, coordinates: Indices) -> Indices:
     return np.unique(numbers)
 
 
+def last_item(items: slice | Indices) -> int:
+    """Return the last of the items that a ``Piece`` takes along one axis; a slice may end behind it."""
+    if not isinstance(items, slice):
+        return int(items[-1])
+    step = items.step or 1
+    return int(items.start + (items.stop - 1 - items.start) // step * step)
+
+
 def _on_axis(items: slice | Indices, block: int) -> Indices:
     """Number the blocks along one axis that are touched, in ascending order."""
     if not isinstance(items, slice):
         return np.unique(items // block)
     if items.step is None or items.step <= block:  # none is stepped over
-        return np.arange(items.start // block, (items.stop - 1) // block + 1)
+        return np.arange(items.start // block, last_item(items) // block + 1)
     return np.arange(items.start, items.stop, items.step) // block

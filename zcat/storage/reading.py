@@ -17,7 +17,7 @@ import numpy as np
 import numpy.typing as npt
 
 from zcat.errors import BadContent, BadSelection, Unavailable
-from zcat.model.blocks import block_count, block_grid, blocks_of_piece, blocks_of_points
+from zcat.model.blocks import block_count, block_grid, blocks_of_piece, blocks_of_points, last_item
 from zcat.model.dataset import ArrayGeometry, DatasetInfo
 from zcat.model.dtypes import parse_dtype
 from zcat.model.geometry import BytePiece, byte_pieces, pieces, points_by_chunk, read_piece
@@ -335,7 +335,7 @@ def _box(inside: Inside) -> tuple[Corner, Corner]:
     low, high = [], []
     for part in inside:
         low.append(int(part.start if isinstance(part, slice) else part[0]))
-        high.append(int(part.stop if isinstance(part, slice) else part[-1] + 1))
+        high.append(last_item(part) + 1)
     return low, high
 
 
