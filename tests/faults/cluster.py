@@ -174,10 +174,10 @@ class Cluster:
         space = ["--cache", str(self.folder / f"cache-{name}"), "--set", "reserve_bytes=0"]
         return self._made(name, host, ["subscribe", "--http", http, *space, *named, *flags])
 
-    def read_over_http(self, subscriber: Service, roots: Sequence[str], seed: int = 0) -> None:
+    def read_over_http(self, subscriber: Service, roots: Sequence[str], seed: int = 0, name: str = "") -> None:
         prefix = self.hosts.router_prefix if self.hosts else ()
         config = {"kind": "http", "where": [http_of(subscriber)], "roots": list(roots), "seed": seed}
-        self.checker.add(f"reader-{subscriber.name}", config, prefix)
+        self.checker.add(name or f"reader-{subscriber.name}", config, prefix)
 
     def read_joined(self, name: str, roots: Sequence[str], brokers: Sequence[str], seed: int = 0) -> None:
         config = {"kind": "join", "where": list(brokers), "roots": list(roots), "seed": seed}
