@@ -121,6 +121,10 @@ class SocketFactory:
         # without it, what is for an unknown or a slow peer is dropped without a word
         router.set(zmq.ROUTER_MANDATORY, 1)
         router.set(zmq.ROUTER_HANDOVER, 0)
+        # SAFETY: a peer that sends more than fits the queue and goes, while the loop is busy for a second, would
+        # end the process: libzmq 4.3.5 asserts when it is time for a ping of ours on such a connection
+        # (libzmq #4841). The pings of the peers, and the patience that they name, close dead connections as well.
+        router.set(zmq.HEARTBEAT_IVL, 0)
         return self._attached(router, bind, endpoints)
 
     def dealer(self, *endpoints: str) -> Socket:
