@@ -4,11 +4,12 @@ Whether it is fast enough for what it measures, it says itself: `Load.client_sha
 was busy. Near 1, the server might have been faster.
 """
 
+import itertools
 import selectors
 import socket
 import statistics
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from urllib.parse import urlsplit
 
@@ -30,16 +31,17 @@ class Load:
     """Of one core, that this client took."""
 
 
-def load(url: str, connections: int, seconds: float, headers: Mapping[str, str] | None = None) -> Load:
-    """Ask for ``url`` on each connection again and again, and wait for the last answers.
+def load(
+    urls: str | Sequence[str], connections: int, seconds: float, headers: Mapping[str, str] | None = None
+) -> Load:
+    """Ask for ``urls`` of one server in turn, on each connection again and again, and wait for the last answers.
 
     Raises:
         RuntimeError: an answer is no success, or does not come.
     """
-    parts = urlsplit(url)
-    target = parts.path + (f"?{parts.query}" if parts.query else "")
-    lines = [f"GET {target} HTTP/1.1", f"Host: {parts.netloc}", *(f"{k}: {v}" for k, v in (headers or {}).items())]
-    request = "\r\n".join([*lines, "", ""]).encode()
+    urls = [urls] if isinstance(urls, str) else urls
+    requests = itertools.cycle([_request(url, headers or {}) for url in urls])
+    parts = urlsplit(urls[0])
     room = memoryview(bytearray(_ROOM_BYTES))
     with selectors.DefaultSelector() as poll:
         for _ in range(connections):
@@ -50,18 +52,18 @@ def load(url: str, connections: int, seconds: float, headers: Mapping[str, str] 
         begun_s, begun_cpu_s = time.perf_counter(), time.process_time()
         until_s = begun_s + seconds
         for key in list(poll.get_map().values()):
-            _ask(key, request)
+            _ask(key, next(requests))
         while poll.get_map():
             ready = poll.select(_PATIENCE_S)
             if not ready:
-                raise RuntimeError(f"{url}: no answer for {_PATIENCE_S} s")
+                raise RuntimeError(f"{urls[0]}: no answer for {_PATIENCE_S} s")
             for key, _ in ready:
                 if not key.data.take(key.fileobj, room):
                     continue
                 now_s = time.perf_counter()
                 times.append(now_s - key.data.asked_s)
                 if now_s < until_s or len(times) < _ANSWERS_MIN:
-                    _ask(key, request)
+                    _ask(key, next(requests))
                 else:
                     poll.unregister(key.fileobj)
                     key.fileobj.close()  # type: ignore[union-attr]
@@ -70,6 +72,13 @@ def load(url: str, connections: int, seconds: float, headers: Mapping[str, str] 
     p99 = ordered[min(len(ordered) - 1, int(len(ordered) * 0.99))]
     share = cpu_s / took_s
     return Load(len(times) / took_s, statistics.median(ordered) * 1e3, p99 * 1e3, key.data.body_bytes, share)
+
+
+def _request(url: str, headers: Mapping[str, str]) -> bytes:
+    parts = urlsplit(url)
+    target = parts.path + (f"?{parts.query}" if parts.query else "")
+    lines = [f"GET {target} HTTP/1.1", f"Host: {parts.netloc}", *(f"{k}: {v}" for k, v in headers.items())]
+    return "\r\n".join([*lines, "", ""]).encode()
 
 
 class _Answer:

@@ -4,6 +4,7 @@ Publisher, broker, subscriber and HTTP server are one process, as ``zcat up`` ru
 Rows in milliseconds are medians of many requests of one client; rows per second are those of 32 clients.
 """
 
+import random
 import shutil
 import statistics
 import tempfile
@@ -35,6 +36,8 @@ KEYS: dict[str, tuple[Any, ...]] = {
     "column": (slice(None), 500, 300),
     "100 MB": (slice(20, 45),),
 }
+WINDOW = "64x64"
+Measure = Callable[[list[str], int, float], float]
 REPEATS = {"64x64": 200, "row": 200, "column": 10, "100 MB": 5}
 
 
@@ -138,6 +141,8 @@ def main() -> None:
             one[f"{name}: HTTP cframe"] = partial(p50, f"{fetch}?slice_={text}", 1, 1.0)
             if theirs:
                 one[f"{name}: caterva2 cframe"] = partial(p50, f"{theirs}?slice_={text}", 1, 1.0)
+            if name == WINDOW:
+                one |= _anywhere(p50, f"{name}: ", fetch, theirs)
             one[f"{name}: join, cold"] = partial(Cold(brokers, path.name, room), key)
         one["hello, 16 KiB"] = partial(p50, f"{hello}/hello", 1, 1.0)
         rows = report.rounds(one, "ms", args.rounds)
@@ -158,20 +163,36 @@ def main() -> None:
         }
         if theirs:
             many["caterva2 cframe"] = partial(per_s, f"{theirs}?slice_={text}", args.seconds)
+        many |= _anywhere(lambda urls, *_: per_s(urls, args.seconds), "", fetch, theirs)
         loads = report.rounds(many, "requests/s", args.rounds)
         report.show(
             "64x64, 32 clients", loads, {"of hello": "hello, 16 KiB", "of caterva2": "caterva2 cframe"}, args.json
         )
 
 
-def p50(url: str, connections: int, seconds: float) -> float:
+def _anywhere(measure: Measure, prefix: str, fetch: str, theirs: str | None) -> dict[str, Callable[[], float]]:
+    """Measure windows of which none is asked for twice soon: what was decoded for one is no use to others."""
+    rng = random.Random(0)
+    texts = [
+        f"{plane},{y}:{y + 64},{x}:{x + 64}"
+        for plane, y, x in ((rng.randrange(256), rng.randrange(960), rng.randrange(960)) for _ in range(5000))
+    ]
+    bases = {"HTTP raw": (fetch, "&fmt=raw"), "HTTP cframe": (fetch, ""), "caterva2 cframe": (theirs, "")}
+    return {
+        f"{prefix}{name}, anywhere": partial(measure, [f"{base}?slice_={text}{rest}" for text in texts], 1, 1.0)
+        for name, (base, rest) in bases.items()
+        if base is not None
+    }
+
+
+def p50(urls: str | list[str], connections: int, seconds: float) -> float:
     """Give the median time of an answer, in milliseconds."""
-    return load.load(url, connections, seconds).p50_ms
+    return load.load(urls, connections, seconds).p50_ms
 
 
-def per_s(url: str, seconds: float) -> float:
+def per_s(urls: str | list[str], seconds: float) -> float:
     """Give the answers per second that 32 clients get together."""
-    return load.load(url, 32, seconds).requests_per_s
+    return load.load(urls, 32, seconds).requests_per_s
 
 
 if __name__ == "__main__":
