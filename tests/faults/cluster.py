@@ -161,7 +161,9 @@ class Cluster:
     ) -> Service:
         host = self._host(name)
         named = [word for broker in brokers for word in ("--broker", broker)]
-        place = ["--listen", f"tcp://{host.address}:0", "--state", str(self.folder / f"state-{name}")]
+        # what goes over ipc passes no cable and no door
+        place = ["--listen", f"tcp://{host.address}:0", "--set", "ipc=false"]
+        place += ["--state", str(self.folder / f"state-{name}")]
         return self._made(name, host, ["publish", root, str(folder), *place, *named, *flags])
 
     def subscriber(
