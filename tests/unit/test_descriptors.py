@@ -14,7 +14,7 @@ def said(caplog):
 def test_a_lack_of_descriptors_is_told_once_and_its_end_too(caplog):
     counted = iter([(80, 100), (90, 100), (99, 100), (100, 100), (85, 100), (79, 100), (80, 100), (95, 100)])
     watch = DescriptorWatch(lambda: next(counted))
-    with caplog.at_level(logging.INFO):
+    with caplog.at_level(logging.INFO, descriptors.log.name):
         for _ in range(8):
             watch.look()
     assert said(caplog) == ["file", "enough", "file"]
