@@ -18,9 +18,9 @@ SHORT_LEASE = ("--set", f"lease_s={LEASE_S}", "--set", "renew_s=0.5")
 
 
 @pytest.fixture
-def pair(cluster, tmp_path):
-    """Two brokers, a publisher, a subscriber; nobody writes."""
-    return build(cluster, tmp_path)
+def pair(cluster, tmp_path, request):
+    """Two brokers, a publisher, a subscriber; nobody writes. The publisher has one address, or as many as its parameter says."""
+    return build(cluster, tmp_path, ("--set", f"ipc={str(getattr(request, 'param', 1) > 1).lower()}"))
 
 
 def build(cluster: Cluster, folder, flags: tuple[str, ...] = ()):
@@ -58,6 +58,7 @@ def test_a_publisher_that_is_killed_is_shown_as_dead_when_its_lease_is_over(pair
     assert shown_s < DEAD_SHOWN_S + LOADED_S
 
 
+@pytest.mark.parametrize("pair", [1, 2], indirect=True, ids=["one address", "two addresses"])
 def test_a_stopped_publisher_is_noticed_and_its_going_on_too(pair, figures):
     cluster, writer, publisher, subscriber = pair
     cluster.read_over_http(subscriber, ["alpha"])

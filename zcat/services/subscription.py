@@ -97,7 +97,7 @@ class Subscription:
         self._asked_id = 0
         self._tree_id = 0
         self._questions: dict[int, _Question] = {}
-        self._connected_at_s = float("-inf")
+        self._connected_at_s = self._trusted_until_s = float("-inf")
         self._was_here = False
         self._is_tracked = False
         """The origin sends readers to one another, as the fetcher knows."""
@@ -137,9 +137,9 @@ class Subscription:
         return self._follower.incarnation > 0
 
     def is_here(self) -> bool:
-        """Say whether the origin answers; for a moment after a connect it has the benefit of the doubt."""
+        """Say whether the origin answers; a new claim has the benefit of the doubt for a moment."""
         now_s = self._around.loop.now_s()
-        return self._follower.is_here(now_s) or now_s < self._connected_at_s + self._limits.quiet_after_s
+        return self._follower.is_here(now_s) or now_s < self._trusted_until_s
 
     def entry(self, path: str) -> Entry:
         """Give a dataset's line of the catalogue.
@@ -186,8 +186,10 @@ class Subscription:
         lives_anew = before is not None and before.claim.incarnation != listed.claim.incarnation
         if listed.state in HERE and (moved or self._socket is None):
             self._endpoint = 0
+            self._trust()
             self._connect()
         elif lives_anew and self._socket is not None:
+            self._trust()
             self._begin()
         if listed.state not in HERE and self.has_catalogue:
             self._settle()
@@ -289,11 +291,18 @@ class Subscription:
         log.info("connecting %s", kv(root=self.root, owner=self.owner[:8], endpoint=endpoint))
         self._begin()
 
+    def _trust(self) -> None:
+        """Take the origin to be here until it should have answered.
+
+        Not when another of its addresses is tried: one that is dead would seem to be here half of the time.
+        """
+        self._trusted_until_s = self._around.loop.now_s() + self._limits.quiet_after_s
+        self._was_here = True
+
     def _begin(self) -> None:
         """A connection or a life of the origin begins: nothing that it owed will come."""
         now_s = self._around.loop.now_s()
         self._connected_at_s = now_s
-        self._was_here = True
         self._is_met = self._is_tracked = False
         self._carry_out(self._follower.connected(now_s))
         for id, question in self._questions.items():
