@@ -19,7 +19,7 @@ SHORT_LEASE = ("--set", f"lease_s={LEASE_S}", "--set", "renew_s=0.5")
 
 @pytest.fixture
 def pair(cluster, tmp_path, request):
-    """Two brokers, a publisher, a subscriber; nobody writes. The publisher has one address, or as many as its parameter says."""
+    """Two brokers, a publisher with one address or as many as the parameter says, a subscriber; nobody writes."""
     return build(cluster, tmp_path, ("--set", f"ipc={str(getattr(request, 'param', 1) > 1).lower()}"))
 
 
