@@ -33,8 +33,8 @@ STARTS_MAX = 3
 """Of a worker at the beginning; one that has served once is replaced for ever."""
 STOP_WAIT_S = 1.5
 ARENAS_MAX = "1"
-"""Heaps of glibc in a worker. It gives free memory back from the end of the first one alone (malloc_trim(3)): with one
-for each thread, a few large slices left each worker 100 MB larger."""
+"""Heaps of glibc in a worker. It gives free memory back from the end of the first one alone (malloc_trim(3)): with
+one for each thread, a few large slices left each worker 100 MB larger."""
 STEADY_S = 10.0
 """A worker that lived for so long died by accident, and is replaced at once."""
 PAUSE_MIN_S = 0.1
