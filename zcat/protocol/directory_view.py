@@ -42,6 +42,7 @@ class DirectoryView:
         self._relook_s = relook_s
         self._answer_wait_s = answer_wait_s
         self._claims: dict[tuple[str, str], ListedClaim] = {}
+        self._of_root: dict[str, dict[tuple[str, str], ListedClaim]] = {}  # the same, by root
         self._broker: tuple[str, int] | None = None  # whose sequence `_seq` counts in
         self._seq = 0
         self._asked_at_s: float | None = None
@@ -117,10 +118,8 @@ class DirectoryView:
 
     def claims(self, root: str | None = None) -> list[ListedClaim]:
         """Give the claims known, of one root or of all, in order of root and owner."""
-        return sorted(
-            (held for held in self._claims.values() if root is None or held.claim.root == root),
-            key=lambda held: held.claim.key,
-        )
+        found = self._claims if root is None else self._of_root.get(root, {})
+        return sorted(found.values(), key=lambda held: held.claim.key)
 
     def resolve(self, root: str, owner: str | None = None) -> ListedClaim:
         """Give the one claim that a name means.
@@ -173,6 +172,7 @@ class DirectoryView:
         if held is not None and listed.claim.stamp < held.claim.stamp:
             return []
         self._claims[listed.claim.key] = listed
+        self._of_root.setdefault(listed.claim.root, {})[listed.claim.key] = listed
         self._unconfirmed.pop(listed.claim.key, None)
         if held is not None and held.state == listed.state:
             same_life = held.claim.incarnation == listed.claim.incarnation
