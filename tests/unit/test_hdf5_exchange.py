@@ -319,6 +319,7 @@ def test_attributes_that_are_not_utf_8_come_back_byte_for_byte(tmp_path):
         file.attrs["fixed"] = texts
         file.attrs.create("variable", texts.tolist(), dtype=TEXT)
         h5py.h5a.create(file.id, b"\xb5m", h5py.h5t.STD_I8LE, h5py.h5s.create(h5py.h5s.SCALAR))
+        h5py.h5a.create(file.id, b"\xb5s", h5py.h5t.STD_I8LE, h5py.h5s.create(h5py.h5s.NULL))
 
     made, report, exporter = there_and_back(path, tmp_path)
 
@@ -328,6 +329,7 @@ def test_attributes_that_are_not_utf_8_come_back_byte_for_byte(tmp_path):
             wanted, got = (attribute_bytes(one, name) for one in (before, after))
             assert got == wanted
         assert h5py.h5a.exists(after.id, b"\xb5m")
+        assert h5py.h5a.open(after.id, b"\xb5s").get_space().get_simple_extent_type() == h5py.h5s.NULL
 
 
 def attribute_bytes(file, name):

@@ -56,7 +56,7 @@ def write_attribute(
     dtype = dtype_of(form)
     raw_name = form.get("name") if isinstance(form.get("name"), bytes) else name.encode()
     if form.get("shape", ()) is None:
-        found.attrs.create(name, h5py.Empty(dtype))
+        h5py.h5a.create(found.id, raw_name, stored_type(form, dtype), h5py.h5s.create(h5py.h5s.NULL))
         return
     base, inner = split(dtype)
     shape = tuple(form.get("shape", ()))
