@@ -10,7 +10,7 @@ import itertools
 import math
 from collections.abc import Callable, Generator, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import Any, Protocol, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -22,10 +22,10 @@ from zcat.model.dataset import ArrayGeometry, DatasetInfo, Version
 from zcat.model.geometry import byte_pieces, chunks_touched, points_by_chunk
 from zcat.model.selection import Indices, Points, Selection
 from zcat.protocol.block_plan import PlanLimits
+from zcat.protocol.messages import SizesReply
 from zcat.services.described import sizes_of
 from zcat.services.fetcher import Loose
 from zcat.services.prefetcher import Prefetcher
-from zcat.services.subscription import Subscription
 from zcat.services.window import Plan, Supply, What, Window
 from zcat.storage.reading import (
     Buffer,
@@ -79,6 +79,13 @@ class ReadLimits:
         )
 
 
+class SizeSource(Protocol):
+    """Knows how large chunks are that are not here: a ``Subscription``, or what asks one in another process."""
+
+    def sizes(self, path: str, lineage: str, wait_s: float) -> SizesReply:
+        """Ask for the compressed sizes of all chunks."""
+
+
 class OpenDataset:
     """A dataset as it is in one version. Any thread may call; nothing needs to be closed.
 
@@ -87,7 +94,7 @@ class OpenDataset:
     """
 
     def __init__(
-        self, supply: Supply, origin: Subscription, limits: ReadLimits, prefetcher: Prefetcher | None = None
+        self, supply: Supply, origin: SizeSource, limits: ReadLimits, prefetcher: Prefetcher | None = None
     ) -> None:
         self._prefetcher = prefetcher
         self._supply = supply

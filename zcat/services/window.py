@@ -6,6 +6,7 @@ together, so that whatever is missing costs one round trip.
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from typing import Protocol
 
 import numpy as np
 
@@ -17,8 +18,8 @@ from zcat.model.selection import Indices, Points, Selection
 from zcat.protocol.block_messages import Part
 from zcat.protocol.block_plan import ChunkState, How, PlanLimits, how_to_fetch
 from zcat.protocol.block_transfer import WantedPart
-from zcat.services.block_fetcher import BlockFetcher
-from zcat.services.fetcher import Fetcher, Loose, Target
+from zcat.protocol.wanted import Origin
+from zcat.services.fetcher import Loose, Target
 from zcat.storage.cached_dataset import CachedDataset
 from zcat.storage.chunk_gate import DELTA
 from zcat.storage.decoded_blocks import DecodedBlocks, KeptBlocks
@@ -26,6 +27,37 @@ from zcat.storage.decoded_blocks import DecodedBlocks, KeptBlocks
 What = Selection | Points
 Needs = dict[int, Indices]
 """By chunk, which of its blocks."""
+
+
+class Coming(Protocol):
+    """What was asked for, and somebody waits for."""
+
+    @property
+    def is_done(self) -> bool:
+        """All has come, or nothing will."""
+
+    def result(self, wait_s: float) -> Loose | None:
+        """Wait until it is in the cache; give the chunks that could not be kept."""
+
+    def abandon(self) -> None:
+        """Nobody waits any more."""
+
+
+class ChunkFetcher(Protocol):
+    """Brings whole chunks into the cache: a ``Fetcher``, or what asks one in another process."""
+
+    def begin(self, target: Target, nchunks: Sequence[int], bulk: bool = False) -> Coming:
+        """Ask for chunks."""
+
+
+class PartFetcher(Protocol):
+    """Brings blocks of chunks into the cache: a ``BlockFetcher``, or what asks one in another process."""
+
+    def serves(self, origin: Origin) -> bool:
+        """Say whether an origin gives blocks, as far as is known."""
+
+    def begin(self, target: Target, parts: Sequence[WantedPart], bulk: bool = False) -> Coming:
+        """Ask for parts of chunks."""
 
 
 @dataclass(slots=True)
@@ -47,8 +79,8 @@ class Supply:
     def __init__(
         self,
         target: Target,
-        fetcher: Fetcher,
-        blocks: BlockFetcher | None = None,
+        fetcher: ChunkFetcher,
+        blocks: PartFetcher | None = None,
         limits: PlanLimits | None = None,
         decoded: DecodedBlocks | None = None,
     ) -> None:
@@ -157,9 +189,9 @@ class Window:
             try:
                 self._parts.result(wait_s)
             except (VerbUnknown, StorageFailed, BadChunk):  # not to be had, or not to be kept, in blocks
-                loose = self._supply.fetcher.begin(self._supply.target, self._cut, self._bulk).result(wait_s)
+                loose = self._supply.fetcher.begin(self._supply.target, self._cut, self._bulk).result(wait_s) or {}
         if self._whole is not None:
-            loose = {**loose, **self._whole.result(wait_s)}
+            loose = {**loose, **(self._whole.result(wait_s) or {})}
         return loose
 
     def abandon(self) -> None:

@@ -8,7 +8,7 @@ import threading
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, TypeVar, cast
+from typing import TypeVar, cast
 
 import numpy as np
 
@@ -28,6 +28,7 @@ from zcat.services.prefetcher import Prefetcher
 from zcat.services.versions import on_newest
 from zcat.services.window import Supply
 from zcat.services.worker_asking import Asking, Question
+from zcat.storage.cached_dataset import CachedDataset
 from zcat.storage.decoded_blocks import DecodedBlocks
 from zcat.storage.reading import let_threads_run
 from zcat.storage.shared_dataset import SharedDataset
@@ -120,10 +121,11 @@ class WorkerReads:
             held = self._open.get(known.cached.folder)
             if held is not None:
                 held.used_s = Loop.now_s()
-        target = Target(known.key, known.info, cast(Any, known.cached))
-        parts = cast(Any, _PartsBringer(self._asking, known))
-        supply = Supply(target, cast(Any, bringer), parts, self._limits.plan, self._decoded)
-        return OpenDataset(supply, cast(Any, bringer), self._limits, self._prefetcher)
+        # a SharedDataset does all that is done to a CachedDataset by those who read it
+        target = Target(known.key, known.info, cast(CachedDataset | None, known.cached))
+        parts = _PartsBringer(self._asking, known)
+        supply = Supply(target, bringer, parts, self._limits.plan, self._decoded)
+        return OpenDataset(supply, bringer, self._limits, self._prefetcher)
 
     def _learn(self, place: _Place, wait_s: float, is_fresh: bool) -> _Known:
         before = self._board.generations()
