@@ -56,6 +56,32 @@ def test_a_stopped_reader_holds_so_many_bytes_and_others_go_on():
     assert machine.next() is None
 
 
+def test_copies_leave_one_after_the_other_and_what_somebody_waits_for_at_once():
+    machine = serving(pace_bytes=100)
+    for name in (b"a", b"b", b"c"):
+        machine.submit(jobs(name, *range(3), bulk=True))
+    assert served(machine, 40) == [0, 0]
+    machine.submit(jobs(b"d", "look"))
+    assert served(machine, 40) == ["look"]
+    machine.left(b"d", 40, now_s=0.1)
+    machine.left(b"a", 40, now_s=0.1)
+    assert served(machine, 40) == [0]
+
+
+def test_a_copy_that_nobody_takes_holds_up_the_others_for_a_moment_only():
+    machine = serving(pace_bytes=100)
+    machine.submit(jobs(b"stopped", *range(5), bulk=True))
+    machine.submit(jobs(b"reading", "x", bulk=True))
+    first, second = machine.next(0.0), machine.next(0.0)
+    for job in (first, second):
+        machine.done(job, 60)
+    assert {first.peer, second.peer} == {b"stopped", b"reading"}
+    machine.left(b"reading", 60, now_s=0.5)
+    machine.submit(jobs(b"reading", "y", bulk=True))
+    assert machine.next(0.9) is None
+    assert machine.next(1.1) is not None
+
+
 def test_so_much_is_done_per_second_on_average():
     machine = serving(rate_bytes_s=100)
     machine.submit(jobs(b"a", *range(4)))

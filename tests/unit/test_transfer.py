@@ -95,6 +95,15 @@ def test_what_does_not_come_is_asked_for_again_and_then_given_up():
     assert transfer.wanted_count == 0
 
 
+def test_an_origin_that_many_share_has_more_time():
+    transfer = Transfer(LIMITS)
+    _, (ask,) = transfer.want(DATASET, range(5), 10, bulk=False, now_s=0)
+    transfer.arrived(ask.request, 0, now_s=4)
+    transfer.stored(DATASET, 0, now_s=4)
+    assert transfer.tick(now_s=19) == []
+    assert asked(transfer.tick(now_s=20)) == [1, 2, 3, 4]
+
+
 def test_a_chunk_that_is_being_stored_is_not_overdue():
     transfer = Transfer(LIMITS)
     _, (ask,) = transfer.want(DATASET, [1], 10, bulk=False, now_s=0)

@@ -5,7 +5,7 @@ import random
 import pytest
 
 from zcat.errors import BadChunk, Unavailable
-from zcat.limits import MIB
+from zcat.limits import KIB
 from zcat.protocol.asking import AskChunks, Resolve, Tell, TransferLimits
 from zcat.protocol.peers_known import PeerLimits
 from zcat.protocol.swarm_messages import HeldChunk, Holders
@@ -221,13 +221,20 @@ def test_what_was_stored_is_told_to_the_origin(transfer):
     request = ask_of(effects).request
     for nchunk in (1, 2):
         transfer.arrived(request, nchunk, 0)
-        assert tells(transfer.stored(DATASET, nchunk, 0, kept_bytes=MIB if nchunk == 1 else 0)) == []
+        assert tells(transfer.stored(DATASET, nchunk, 0, kept_bytes=KIB if nchunk == 1 else 0)) == []
     (told,) = tells(transfer.tick(0.1))  # what has no place in the cache cannot be given away
     assert (told.path, told.lineage, told.chunks, told.peer) == (DATASET.path, DATASET.lineage, (1,), ME)
     transfer.arrived(request, 3, 0)
-    (told,) = tells(transfer.stored(DATASET, 3, 0, kept_bytes=MIB))  # nothing more is owed: no reason to wait
+    (told,) = tells(transfer.stored(DATASET, 3, 0, kept_bytes=KIB))  # nothing more is owed: no reason to wait
     assert told.chunks == (3,)
     assert tells(transfer.tick(1.0)) == []
+
+
+def test_what_is_large_is_told_at_once(transfer):
+    _, effects = transfer.want(DATASET, [1, 2], 10, bulk=True, now_s=0)
+    transfer.arrived(ask_of(effects).request, 1, 0)
+    (told,) = tells(transfer.stored(DATASET, 1, 0, kept_bytes=512 * KIB))
+    assert told.chunks == (1,)
 
 
 def test_each_reader_has_an_order_of_its_own():

@@ -16,7 +16,8 @@ class TransferLimits:
     credit_bytes: int = 32 * MIB
     """Asked of one origin and not yet stored; at least one chunk is always allowed."""
     reply_wait_s: float = 5.0
-    """Without any chunk from an origin for so long, what it owes is asked for again."""
+    """Without any chunk from an origin for so long, and for four times as long as it mostly takes, what it owes is
+    asked for again."""
     attempts_max: int = 3
     resend_after_s: float = 0.05
     """When a request could not leave (no connection yet)."""

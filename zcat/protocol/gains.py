@@ -8,7 +8,7 @@ from zcat.protocol.messages import Chunks
 from zcat.protocol.swarm_messages import Have
 from zcat.protocol.wanted import DatasetKey, Origin
 
-TELL_BYTES = 2 * MIB
+TELL_BYTES = MIB // 2
 """So much is stored before a publisher is told of it, unless time goes by or nothing more is asked for."""
 
 

@@ -19,11 +19,21 @@ class Line:
         self.owed_bytes = 0
         self.progress_at_s = now_s
         self.held_until_s = 0.0
+        self._gaps = AnswerTimes()  # between two answers
         self.is_shared = False
         """The origin named holders, or had something wait for one."""
         self.times = AnswerTimes()
         """Until the origin answered what somebody waits for."""
         self._second: dict[Wanted, int] = {}  # asked for a second time while the first may still come
+
+    def progressed(self, now_s: float) -> None:
+        """The origin answered something."""
+        self._gaps.take(now_s - self.progress_at_s)
+        self.progress_at_s = now_s
+
+    def patience_s(self, least_s: float) -> float:
+        """Say for how long the origin may be silent: longer, if many share its link and each has to wait."""
+        return max(least_s, 4 * (self._gaps.p95_s or 0.0))
 
     def enqueue(self, key: Wanted, bulk: bool) -> None:
         """Put a chunk at the end of a queue."""

@@ -13,6 +13,9 @@ from zcat.limits import MIB
 
 _INTERACTIVE, _BULK = 0, 1
 
+STALLED_S = 1.0
+"""A peer that took nothing for so long holds nobody else up."""
+
 
 @dataclass(frozen=True, slots=True)
 class ServingLimits:
@@ -24,6 +27,9 @@ class ServingLimits:
     """Done for a peer and not yet taken by its side of the network."""
     total_bytes_max: int = 256 * MIB
     """The same of all peers."""
+    pace_bytes: int = 8 * MIB
+    """Of copies, on their way at a time to all peers that take them. If all went out at once, a slow link would be
+    shared by all: the first chunk would arrive when the last does, and signs of life behind them."""
     rate_bytes_s: int = 0
     """Done for all together, on average; 0: as much as they take."""
     working_max: int = 4
@@ -48,6 +54,8 @@ class _Peer:
     queues: tuple[deque[Job], deque[Job]] = field(default_factory=lambda: (deque(), deque()))
     working: int = 0
     held_bytes: int = 0
+    moved_at_s: float = 0.0
+    """When it last took something, or began to have something to take."""
 
     @property
     def jobs_count(self) -> int:
@@ -66,6 +74,8 @@ class Serving:
         # Peers with jobs of each kind, in the order of their turns.
         self._turns: tuple[dict[bytes, None], dict[bytes, None]] = ({}, {})
         self._now_s = self._free_at_s = 0.0
+        self._holding: dict[bytes, _Peer] = {}  # peers for which something is held
+        self._answer_bytes = 0  # of the last answer
         self.jobs_count = 0
         """Waiting."""
         self.working = 0
@@ -102,6 +112,8 @@ class Serving:
         # The more is held, the less each may hold: readers that have stopped then never take all there is.
         share_bytes = min(self._limits.peer_bytes_max, free_bytes)
         for kind in (_INTERACTIVE, _BULK):
+            if kind == _BULK and self._turns[kind] and self._is_at_pace():
+                return None
             for name in self._turns[kind]:
                 peer = self._peers[name]
                 if peer.held_bytes < share_bytes:
@@ -114,22 +126,31 @@ class Serving:
         self.held_bytes += nbytes
         if self._limits.rate_bytes_s:
             self._free_at_s = max(self._free_at_s, self._now_s) + nbytes / self._limits.rate_bytes_s
+        self._answer_bytes = nbytes
         peer = self._peers[job.peer]
         peer.working -= 1
+        if not peer.held_bytes:
+            peer.moved_at_s = self._now_s
         peer.held_bytes += nbytes
+        if nbytes:
+            self._holding[job.peer] = peer
         self._forget_if_idle(job.peer, peer)
 
     def pause_s(self, now_s: float) -> float:
         """Say how long no job may begin, so that the rate is kept."""
         return max(0.0, self._free_at_s - now_s) if self.jobs_count else 0.0
 
-    def left(self, name: bytes, nbytes: int) -> None:
+    def left(self, name: bytes, nbytes: int, now_s: float = 0.0) -> None:
         """Say that ``nbytes`` for a peer are no longer held: sent, or given up."""
+        self._now_s = max(now_s, self._now_s)
         self.held_bytes -= nbytes
         peer = self._peers.get(name)
         if peer is None:
             return  # nothing of it was held any more
         peer.held_bytes -= nbytes
+        peer.moved_at_s = self._now_s
+        if not peer.held_bytes:
+            self._holding.pop(name, None)
         self._forget_if_idle(name, peer)
 
     def drop(self, name: bytes) -> int:
@@ -151,6 +172,13 @@ class Serving:
         return len(self._peers)
 
     # -- private -------------------------------------------------------------------------------------
+
+    def _is_at_pace(self) -> bool:
+        """Say whether so much is on its way that another copy would only make all of it slower."""
+        since_s = self._now_s - STALLED_S
+        moving = (peer.held_bytes for peer in self._holding.values() if peer.moved_at_s >= since_s)
+        moving_bytes = sum(moving) + self.working * self._answer_bytes
+        return moving_bytes > 0 and moving_bytes + self._answer_bytes > self._limits.pace_bytes
 
     def _begin(self, name: bytes, peer: _Peer, kind: int) -> Job:
         job = peer.queues[kind].popleft()

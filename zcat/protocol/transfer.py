@@ -290,7 +290,7 @@ class Transfer:
         """Ask again for what is overdue, and for what could not leave before; tell what is here now."""
         effects: list[Effect] = []
         for origin, line in list(self._lines.items()):
-            if line.owed and now_s >= line.progress_at_s + self._limits.reply_wait_s:
+            if line.owed and now_s >= line.progress_at_s + line.patience_s(self._limits.reply_wait_s):
                 line.progress_at_s = now_s
                 overdue = self._under_way.asked_of_origin(line)
                 error = Timeout(f"root {origin[0]}: its publisher owes {len(overdue)} chunks and sends none")
@@ -309,7 +309,7 @@ class Transfer:
         request.progress_at_s = now_s
         if request.peer is None:
             line = self._lines[request.dataset.origin]
-            line.progress_at_s = now_s
+            line.progressed(now_s)
             if not request.bulk:
                 line.times.take(now_s - request.asked_at_s)
 

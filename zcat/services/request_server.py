@@ -296,7 +296,7 @@ class RequestServer:
             left_bytes = outgoing.counted_bytes - held_bytes
             if left_bytes > 0:
                 outgoing.counted_bytes = held_bytes
-                self._serving.left(peer, left_bytes)
+                self._serving.left(peer, left_bytes, self._loop.now_s())
                 has_left = True
             if not outgoing.counted_bytes and not outgoing.waiting:
                 del self._outgoing[peer]
