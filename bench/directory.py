@@ -33,7 +33,7 @@ from zcat.services.subscriber import Subscriber
 
 PROCESSES = 4
 RENEW_S = 2.0
-LOOK_S = 0.005
+LOOK_S = 0.02
 LATE_S = 60.0
 
 
