@@ -417,7 +417,8 @@ class Subscriber:
         subscription = self._subscriptions.get(claim.key)
         if subscription is not None:
             subscription.claim(change.listed)
-        wanted, self._wanted = self._wanted, []
+        wanted = [want for want in self._wanted if want[0] == claim.root]
+        self._wanted = [want for want in self._wanted if want[0] != claim.root]
         for want in wanted:
             self._want(*want)
 
