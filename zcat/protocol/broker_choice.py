@@ -79,7 +79,7 @@ class BrokerChoice:
         """Take an answer: the first one of a search decides."""
         if self.in_use is None:
             self.in_use, self._searches = broker, 0
-            self._next_at_s = now_s + self._times.ping_s
+            self._next_at_s = now_s + self._pause_s()
         elif broker != self.in_use:
             return []
         self._unanswered_since_s = None
@@ -103,12 +103,16 @@ class BrokerChoice:
             lost = Lost(self.in_use)
             self.in_use = self._unanswered_since_s = self._pong = None
             return [lost, *self._search(now_s)]
-        self._next_at_s = now_s + self._times.ping_s
+        self._next_at_s = now_s + self._pause_s()
         return [SendTo(self.in_use, Ping())]
 
     def next_deadline_s(self) -> float:
         """When `tick` wants to be called."""
         return self._next_at_s
+
+    def _pause_s(self) -> float:
+        # without the random part, all who were started together would notice a loss, and look for another, in step
+        return self._times.ping_s * (1 - self._random() / 4)
 
     def _search(self, now_s: float) -> list[Effect]:
         times = self._times
