@@ -20,6 +20,7 @@ MODULES = (
     "limits",
     "compare",
     "cold",
+    "gather",
     "swarm",
     "swarm_simulation",
     "replicate",

@@ -174,7 +174,7 @@ def measure(case: Case, seconds: float) -> None:
         return
     took_s = cpu_s(case.server.pid) - begun_s
     case.loads.append(came)
-    case.cpu_ms.append(took_s * 1e3 / max(came.requests_per_s * seconds, 1))
+    case.cpu_ms.append(took_s * 1e3 / came.answers)
     report.progress(
         f"{case.operation}, {case.clients} clients, {case.server.name} {case.target.form}: "
         f"{came.requests_per_s:.4g}/s, p50 {came.p50_ms:.3g} ms"

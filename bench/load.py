@@ -22,6 +22,7 @@ _PATIENCE_S = 120
 class Load:
     """What came of it."""
 
+    answers: int
     requests_per_s: float
     p50_ms: float
     p99_ms: float
@@ -71,7 +72,9 @@ def load(
     ordered = sorted(times)
     p99 = ordered[min(len(ordered) - 1, int(len(ordered) * 0.99))]
     share = cpu_s / took_s
-    return Load(len(times) / took_s, statistics.median(ordered) * 1e3, p99 * 1e3, key.data.body_bytes, share)
+    return Load(
+        len(times), len(times) / took_s, statistics.median(ordered) * 1e3, p99 * 1e3, key.data.body_bytes, share
+    )
 
 
 def _request(url: str, headers: Mapping[str, str]) -> bytes:

@@ -126,6 +126,7 @@ _COPIES = {
     "the same, digested and written": "the same, digested and written",
     "cp": "cp",
 }
+_LOCALLY = {"10000 points, local blosc2": "local blosc2"}
 _ALONE = {"16 readers, publisher alone": "without the swarm"}
 _FIGURES: list[Callable[[Results], Figure | None]] = [
     _compared("64x64", "zcat, raw", "p50 ms", "64x64 of a cube of float32, one client, raw", "ms"),
@@ -138,6 +139,7 @@ _FIGURES: list[Callable[[Results], Figure | None]] = [
     _compared("whole", "zcat, stored", "MB/s", "the whole dataset as a file", "MB/s"),
     _measured("replicate", "zcat", _COPIES, "cold copy: read, sent, verified, cached"),
     _measured("cold", "squares 64x64, blocks", {"squares 64x64, whole": "whole chunk"}, "64x64, nothing cached"),
+    _measured("gather", "10000 points, cached", _LOCALLY, "10000 random points, in Python"),
     _measured("swarm", "16 readers, swarm", _ALONE, "a dataset copied by 16 at once, until the last is done"),
     _measured("hdf5", "slice gzip: warm", {"slice gzip: h5py": "h5py"}, "64x64 of a gzip HDF5 file, in Python"),
     _measured(
