@@ -27,6 +27,9 @@ PLACED_CHUNKS_MAX = 1 << 17
 
 FILL_BYTES_MAX = 1 << 16
 
+SHARED_MAX = 1 << 14
+"""Datasets that are remembered in case they have other names; further ones are described under each name."""
+
 _SENTENCE_MAX = 400
 
 _FAILURES = (OSError, RuntimeError, ValueError, TypeError, KeyError, NotImplementedError, OverflowError)
@@ -82,24 +85,23 @@ class _Walk:
         try:
             target = target_of(group, link)
             found = open_child(group, link)
-            info = h5o.get_info(found)
+            address = link.address or h5o.get_info(found).addr
         except (ZcatError, *_FAILURES) as error:
             yield Item(path, hdf5_path, "dataset", link=target, problem=_said(error))
             return
         is_hard = link.kind == h5l.TYPE_HARD
         if not isinstance(found, h5g.GroupID):
-            item = Item(path, hdf5_path, "dataset", info.addr, link=target)
-            yield self._leaf(found, item, is_shared=info.rc > 1 or not is_hard)
+            yield self._leaf(found, Item(path, hdf5_path, "dataset", address, link=target))
             return
-        item = Item(path, hdf5_path, "group", info.addr, link=target)
+        item = Item(path, hdf5_path, "group", address, link=target)
         # a soft link may be met before the group that it leads to, which is told where it lies
-        first = self._groups.setdefault(info.addr, hdf5_path) if is_hard else self._groups.get(info.addr, *target)
+        first = self._groups.setdefault(address, hdf5_path) if is_hard else self._groups.get(address, *target)
         if is_hard and first == hdf5_path:
             yield from self._group(found, item)
         else:
             yield dataclasses.replace(item, note=f"another name of the group {shown(first, 300)}: see there")
 
-    def _leaf(self, found: Object, item: Item, is_shared: bool) -> Item:
+    def _leaf(self, found: Object, item: Item) -> Item:
         known = self._shared.get(item.address)
         if known is not None:
             return dataclasses.replace(known, path=item.path, hdf5_path=item.hdf5_path, link=item.link)
@@ -107,7 +109,8 @@ class _Walk:
             item = self._dataset(found, item)
         else:
             item = dataclasses.replace(item, problem="a named type, which has no values")
-        if is_shared:
+        # PERF: whether it has other names only another question to HDF5 would tell, a tenth of the walk
+        if len(self._shared) < SHARED_MAX:
             self._shared[item.address] = item
         return item
 

@@ -31,6 +31,8 @@ class Link:
     name: bytes
     kind: int
     """``h5l.TYPE_HARD``, ``TYPE_SOFT``, ``TYPE_EXTERNAL``, or above: one of a user's class."""
+    address: int = 0
+    """Of the object that a hard link leads to, if it is known."""
 
 
 def links_of(group: h5g.GroupID) -> tuple[list[Link], bool, bool]:
@@ -42,7 +44,7 @@ def links_of(group: h5g.GroupID) -> tuple[list[Link], bool, bool]:
     found: list[Link] = []
 
     def take(name: bytes, info: h5l.LinkInfo) -> bool | None:
-        found.append(Link(name, info.type))
+        found.append(Link(name, info.type, info.u if info.type == h5l.TYPE_HARD else 0))
         return True if len(found) > LINKS_MAX else None
 
     is_ordered = bool(group.get_create_plist().get_link_creation_order() & h5p.CRT_ORDER_TRACKED)
