@@ -9,7 +9,8 @@ from zcat.errors import StorageFailed, ZcatError
 from zcat.net.loop import Loop, LoopLimits
 from zcat.protocol.messages import ChunkReply
 from zcat.protocol.transfer import DatasetKey, Transfer
-from zcat.services.fetcher import Fetcher, Target
+from zcat.services.fetcher import Fetcher
+from zcat.services.readers import Target
 from zcat.storage.chunk_gate import digest
 
 WAIT_S = 20

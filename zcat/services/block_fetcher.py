@@ -8,18 +8,16 @@ import contextlib
 import functools
 import logging
 from collections.abc import Callable, Sequence
-from concurrent.futures import CancelledError, Future
-from concurrent.futures import TimeoutError as WaitedTooLong
 from typing import Protocol
 
-from zcat.errors import BadChunk, Busy, Closed, Timeout, VerbUnknown, ZcatError
+from zcat.errors import BadChunk, Busy, Closed, VerbUnknown, ZcatError
 from zcat.logs import RateLimiter, kv
 from zcat.net.loop import Loop
 from zcat.protocol.block_messages import BlocksReply, Part
 from zcat.protocol.block_transfer import AskBlocks, BlocksDone, BlockTransfer, Coming, Effect, WantedPart
 from zcat.protocol.messages import ChunkReply, Failed
-from zcat.protocol.transfer import DatasetKey, Origin
-from zcat.services.fetcher import Target
+from zcat.protocol.transfer import Origin
+from zcat.services.readers import Fetch, Readers, Target
 from zcat.services.workers import Workers, hand_over
 from zcat.storage.block_layout import ChunkPart
 
@@ -36,40 +34,6 @@ class Origins(Protocol):
         """Say why an origin cannot be reached; None if it can."""
 
 
-class BlockFetch:
-    """Parts of chunks of one dataset that a thread waits for, or will."""
-
-    def __init__(self, fetcher: "BlockFetcher", key: DatasetKey) -> None:
-        self.key = key
-        self.answer: Future[None] = Future()
-        self._fetcher = fetcher
-
-    def result(self, wait_s: float) -> None:
-        """Wait until the blocks are in the cache.
-
-        Raises:
-            VerbUnknown, StorageFailed, BadChunk: they cannot be had, or kept, in parts: fetch whole chunks.
-            Stale: the dataset changed at its origin.
-            Unavailable: the origin is away. Timeout: it did not send all of them in time.
-        """
-        try:
-            self.answer.result(wait_s)
-        except WaitedTooLong:
-            self.abandon()
-            raise Timeout(f"{self.key.root}/{self.key.path}: blocks did not come within {wait_s:g} s") from None
-        except CancelledError:
-            raise Closed("the subscriber was closed") from None
-
-    @property
-    def is_done(self) -> bool:
-        """All has come, or nothing will."""
-        return self.answer.done()
-
-    def abandon(self) -> None:
-        """Nobody waits any more: what is not under way need not come."""
-        self._fetcher.abandon(self)
-
-
 class BlockFetcher:
     """Fetches parts of chunks. `begin`, `abandon`, `serves`: any thread; everything else: the loop's."""
 
@@ -79,8 +43,7 @@ class BlockFetcher:
         self._transfer = transfer
         self._origins = origins
         self._workers = Workers("blocks", 1)
-        self._readers: dict[int, BlockFetch] = {}
-        self._targets: dict[DatasetKey, Target] = {}
+        self._readers: Readers[None] = Readers()
         self._without: frozenset[Origin] = frozenset()
         self._warnings = RateLimiter(per_s=1)
         self.parts_count = 0
@@ -91,7 +54,7 @@ class BlockFetcher:
         """Say whether an origin knows of blocks, as far as is known."""
         return origin not in self._without
 
-    def begin(self, target: Target, parts: Sequence[WantedPart], bulk: bool = False) -> BlockFetch:
+    def begin(self, target: Target, parts: Sequence[WantedPart], bulk: bool = False) -> Fetch[None]:
         """Have parts of chunks brought into the cache.
 
         Args:
@@ -99,11 +62,11 @@ class BlockFetcher:
             parts: at least one; at most one of each chunk.
             bulk: a prefetch, which gives way to what somebody looks at.
         """
-        fetch = BlockFetch(self, target.key)
-        self._loop.post(lambda: self._want(fetch, target, parts, bulk))
+        fetch: Fetch[None] = Fetch(target, f"blocks of {len(parts)} chunks", self.abandon)
+        self._loop.post(lambda: self._want(fetch, parts, bulk))
         return fetch
 
-    def abandon(self, fetch: BlockFetch) -> None:
+    def abandon(self, fetch: Fetch[None]) -> None:
         """Nobody waits for it any more."""
         with contextlib.suppress(Closed, Busy):
             self._loop.post(lambda: self._abandon(fetch))
@@ -119,7 +82,7 @@ class BlockFetcher:
         coming = self._transfer.arrived(id, reply.nchunk, self._loop.now_s())
         if coming is None:
             return
-        target = self._targets.get(coming.dataset)
+        target = self._readers.target(coming.dataset)
         if target is None:  # whoever wanted it went away
             self.carry_out(self._transfer.stored(coming, self._loop.now_s()))
         else:
@@ -155,20 +118,19 @@ class BlockFetcher:
 
     def close(self) -> None:
         """Fail all readers. The loop has stopped, or stops after this."""
-        for fetch in self._readers.values():
-            fetch.answer.cancel()
-        self._readers.clear()
+        self._readers.cancel()
         self._workers.close()
 
     def carry_out(self, effects: Sequence[Effect]) -> None:
         """Do what the machine orders."""
         for effect in effects:
             if isinstance(effect, BlocksDone):
-                self._resolve(effect)
+                self._readers.resolve(effect.ticket, lambda _: None, effect.error)
             elif not self._origins.send(effect):
                 self._transfer.unsent(effect.request, self._loop.now_s())
 
-    def _want(self, fetch: BlockFetch, target: Target, parts: Sequence[WantedPart], bulk: bool) -> None:
+    def _want(self, fetch: Fetch[None], parts: Sequence[WantedPart], bulk: bool) -> None:
+        target = fetch.target
         error = self._origins.why_away(target.key.origin)
         if error is None and not self.serves(target.key.origin):
             error = VerbUnknown(f"the publisher of root {target.key.root} knows of no blocks")
@@ -180,15 +142,13 @@ class BlockFetcher:
         except Busy as error:
             fetch.answer.set_exception(error)
             return
-        self._targets[target.key] = target
-        self._readers[ticket] = fetch
+        self._readers.add(ticket, fetch)
         self.carry_out(effects)
 
-    def _abandon(self, fetch: BlockFetch) -> None:
-        for ticket, held in list(self._readers.items()):
-            if held is fetch:
-                self._transfer.cancel(ticket)
-                self._forget(ticket)
+    def _abandon(self, fetch: Fetch[None]) -> None:
+        for ticket in self._readers.tickets(fetch):
+            self._transfer.cancel(ticket)
+            self._readers.pop(ticket)
 
     def _keep(self, target: Target, coming: Coming, reply: BlocksReply | ChunkReply) -> None:
         """Check and write what came, in a thread."""
@@ -239,18 +199,3 @@ class BlockFetcher:
                 "a part of a chunk was refused %s", kv(root=target.key.root, path=target.key.path, error=error)
             )
         self.carry_out(self._transfer.damaged(coming, error, now_s))
-
-    def _resolve(self, effect: BlocksDone) -> None:
-        fetch = self._forget(effect.ticket)
-        if fetch is None or fetch.answer.done():
-            return
-        if effect.error is None:
-            fetch.answer.set_result(None)
-        else:
-            fetch.answer.set_exception(effect.error)
-
-    def _forget(self, ticket: int) -> BlockFetch | None:
-        fetch = self._readers.pop(ticket, None)
-        if fetch is not None and all(other.key != fetch.key for other in self._readers.values()):
-            self._targets.pop(fetch.key, None)
-        return fetch

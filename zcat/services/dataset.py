@@ -24,8 +24,8 @@ from zcat.model.selection import Indices, Points, Selection
 from zcat.protocol.block_plan import PlanLimits
 from zcat.protocol.messages import SizesReply
 from zcat.services.described import sizes_of
-from zcat.services.fetcher import Loose
 from zcat.services.prefetcher import Prefetcher
+from zcat.services.readers import Loose
 from zcat.services.window import Plan, Supply, What, Window
 from zcat.storage.reading import (
     Buffer,

@@ -10,29 +10,22 @@ import contextlib
 import functools
 import logging
 from collections.abc import Callable, Sequence
-from concurrent.futures import CancelledError, Future, ThreadPoolExecutor
-from concurrent.futures import TimeoutError as WaitedTooLong
-from dataclasses import dataclass, replace
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from typing import Protocol
 
-from zcat.errors import BadChunk, Busy, Closed, StorageFailed, Timeout, ZcatError
+from zcat.errors import BadChunk, Busy, Closed, ZcatError
 from zcat.logs import RateLimiter, kv
-from zcat.model.dataset import DatasetInfo
 from zcat.net.loop import Loop
 from zcat.protocol.asking import AskChunks, Effect, PeerCounters, Resolve, Tell
-from zcat.protocol.codec import Buffer
 from zcat.protocol.messages import ChunkReply, Failed
 from zcat.protocol.swarm_messages import Have, Holders
 from zcat.protocol.transfer import Transfer
-from zcat.protocol.wanted import DatasetKey, Origin
+from zcat.protocol.wanted import Origin
+from zcat.services.readers import Fetch, Loose, Readers, Target
 from zcat.services.workers import hand_over
-from zcat.storage.cached_dataset import CachedDataset, check_digest
-from zcat.storage.chunk_gate import check_chunk
 
 log = logging.getLogger(__name__)
-
-Loose = dict[int, bytes]
-"""Chunks by number that are right and could not be kept."""
 
 
 class Origins(Protocol):
@@ -46,79 +39,6 @@ class Origins(Protocol):
 
     def why_away(self, origin: Origin) -> ZcatError | None:
         """Say why an origin cannot be reached; None if it can."""
-
-
-@dataclass(frozen=True, slots=True)
-class Target:
-    """Where the chunks of one lineage belong."""
-
-    key: DatasetKey
-    info: DatasetInfo
-    cached: CachedDataset | None
-    """None when there is no room for it on disk."""
-
-    @property
-    def chunk_bytes(self) -> int:
-        """A guess of the compressed size of a chunk."""
-        entry, geometry = self.info.entry, self.info.geometry
-        share = min(1.0, entry.cbytes / entry.nbytes) if entry.nbytes else 1.0
-        return int(geometry.chunksize * share) + 32
-
-    def keep(self, nchunk: int, data: Buffer, digest: bytes) -> bytes | None:
-        """Check a chunk and write it to the cache; give it back if it cannot be written.
-
-        Raises:
-            BadChunk: it is not what its digest or its dataset says.
-        """
-        if self.cached is not None:
-            try:
-                self.cached.store(nchunk, data, digest)
-                return None
-            except StorageFailed:
-                return bytes(data)  # checked before it was written, and what failed was the writing
-        check_digest(nchunk, data, digest)
-        check_chunk(data, self.info.geometry, nchunk)
-        return bytes(data)
-
-
-class Fetch:
-    """Chunks of one dataset that a thread waits for, or will."""
-
-    def __init__(self, fetcher: "Fetcher", key: DatasetKey, count: int) -> None:
-        self.key = key
-        self.loose: Loose = {}
-        self.answer: Future[Loose] = Future()
-        self._fetcher = fetcher
-        self._count = count
-
-    def result(self, wait_s: float) -> Loose:
-        """Wait until the chunks are in the cache.
-
-        Returns:
-            Those that could not be written, checked.
-
-        Raises:
-            Stale: the dataset changed at its origin.
-            Unavailable: the origin is away. Timeout: it did not send all of them in time.
-        """
-        try:
-            return self.answer.result(wait_s)
-        except WaitedTooLong:
-            self.abandon()
-            raise Timeout(
-                f"{self.key.root}/{self.key.path}: {self._count} chunks did not come within {wait_s:g} s"
-            ) from None
-        except CancelledError:
-            raise Closed("the subscriber was closed") from None
-
-    @property
-    def is_done(self) -> bool:
-        """All has come, or nothing will."""
-        return self.answer.done()
-
-    def abandon(self) -> None:
-        """Nobody waits any more: what is not under way need not come."""
-        self._fetcher.abandon(self)
 
 
 class Fetcher:
@@ -137,14 +57,13 @@ class Fetcher:
         self._transfer = transfer
         self._origins = origins
         self._pool = ThreadPoolExecutor(threads, thread_name_prefix="zcat-store")
-        self._readers: dict[int, Fetch] = {}
-        self._targets: dict[DatasetKey, Target] = {}
+        self._readers: Readers[Loose] = Readers()
         self._warnings = RateLimiter(per_s=1)
         self.chunks_count = 0
         self.chunks_bytes = 0
         self.damaged_count = 0
 
-    def begin(self, target: Target, nchunks: Sequence[int], bulk: bool = False) -> "Fetch":
+    def begin(self, target: Target, nchunks: Sequence[int], bulk: bool = False) -> Fetch[Loose]:
         """Have chunks brought into the cache.
 
         Args:
@@ -152,11 +71,11 @@ class Fetcher:
             nchunks: their numbers; those that are there already cost nothing.
             bulk: a copy, which gives way to what somebody looks at.
         """
-        fetch = Fetch(self, target.key, len(nchunks))
-        self._loop.post(lambda: self._want(fetch, target, nchunks, bulk))
+        fetch: Fetch[Loose] = Fetch(target, f"{len(nchunks)} chunks", self.abandon)
+        self._loop.post(lambda: self._want(fetch, nchunks, bulk))
         return fetch
 
-    def abandon(self, fetch: "Fetch") -> None:
+    def abandon(self, fetch: Fetch[Loose]) -> None:
         """Nobody waits for it any more."""
         with contextlib.suppress(Closed, Busy):
             self._loop.post(lambda: self._abandon(fetch))
@@ -169,7 +88,7 @@ class Fetcher:
         key = self._transfer.arrived(id, reply.nchunk, now_s)
         if key is None:
             return
-        target = self._targets.get(key)
+        target = self._readers.target(key)
         if target is None:  # whoever wanted it went away
             self.carry_out(self._transfer.stored(key, reply.nchunk, now_s))
             return
@@ -220,9 +139,7 @@ class Fetcher:
 
     def close(self) -> None:
         """Fail all readers. The loop has stopped, or stops after this."""
-        for fetch in self._readers.values():
-            fetch.answer.cancel()
-        self._readers.clear()
+        self._readers.cancel()
         self._pool.shutdown(wait=True, cancel_futures=True)
 
     @property
@@ -239,13 +156,14 @@ class Fetcher:
         """Do what the machine orders."""
         for effect in effects:
             if isinstance(effect, Resolve):
-                self._resolve(effect)
+                self._readers.resolve(effect.ticket, lambda fetch: fetch.loose, effect.error)
             elif isinstance(effect, Tell):
                 self._origins.tell(effect.origin, effect.message)
             elif not self._origins.send(effect):
                 self._transfer.unsent(effect.request, self._loop.now_s())
 
-    def _want(self, fetch: Fetch, target: Target, nchunks: Sequence[int], bulk: bool) -> None:
+    def _want(self, fetch: Fetch[Loose], nchunks: Sequence[int], bulk: bool) -> None:
+        target = fetch.target
         missing = target.cached.missing(nchunks) if target.cached is not None else list(nchunks)
         if not missing:
             fetch.answer.set_result({})
@@ -261,15 +179,13 @@ class Fetcher:
         except Busy as error:
             fetch.answer.set_exception(error)
             return
-        self._targets[target.key] = target
-        self._readers[ticket] = fetch
+        self._readers.add(ticket, fetch)
         self.carry_out(effects)
 
-    def _abandon(self, fetch: Fetch) -> None:
-        for ticket, held in list(self._readers.items()):
-            if held is fetch:
-                self._transfer.cancel(ticket)
-                self._forget(ticket)
+    def _abandon(self, fetch: Fetch[Loose]) -> None:
+        for ticket in self._readers.tickets(fetch):
+            self._transfer.cancel(ticket)
+            self._readers.pop(ticket)
 
     def _keep(self, target: Target, reply: ChunkReply, whom: Origin | str) -> None:
         data = reply.data[0]
@@ -304,18 +220,3 @@ class Fetcher:
                 "a chunk was refused %s", kv(root=target.key.root, path=target.key.path, error=error, **peer)
             )
         self.carry_out(self._transfer.damaged(target.key, nchunk, error, now_s))
-
-    def _resolve(self, effect: Resolve) -> None:
-        fetch = self._forget(effect.ticket)
-        if fetch is None or fetch.answer.done():
-            return
-        if effect.error is None:
-            fetch.answer.set_result(fetch.loose)
-        else:
-            fetch.answer.set_exception(effect.error)
-
-    def _forget(self, ticket: int) -> Fetch | None:
-        fetch = self._readers.pop(ticket, None)
-        if fetch is not None and all(other.key != fetch.key for other in self._readers.values()):
-            self._targets.pop(fetch.key, None)
-        return fetch

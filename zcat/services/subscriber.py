@@ -35,12 +35,13 @@ from zcat.services.block_fetcher import BlockFetcher
 from zcat.services.broker_in_use import BrokerInUse
 from zcat.services.broker_sources import check_source
 from zcat.services.dataset import OpenDataset, ReadLimits
-from zcat.services.fetcher import Fetcher, Target
+from zcat.services.fetcher import Fetcher
 from zcat.services.fetching import Fetching
 from zcat.services.introduction import Introduction
 from zcat.services.origins import FollowedOrigins
 from zcat.services.peers import Peers
 from zcat.services.prefetcher import Prefetcher
+from zcat.services.readers import Target
 from zcat.services.subscription import Subscription, Surroundings
 from zcat.services.survey import Survey
 from zcat.services.versions import Versions, on_newest

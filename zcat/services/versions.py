@@ -13,7 +13,7 @@ from zcat.model.dataset import DatasetInfo, Entry
 from zcat.net.loop import Loop
 from zcat.protocol.transfer import DatasetKey, Origin
 from zcat.services.dataset import OpenDataset
-from zcat.services.fetcher import Target
+from zcat.services.readers import Target
 from zcat.services.subscription import Subscription
 from zcat.storage.cached_dataset import CachedDataset
 from zcat.storage.chunk_cache import ChunkCache

@@ -19,7 +19,7 @@ from zcat.protocol.block_messages import Part
 from zcat.protocol.block_plan import ChunkState, How, PlanLimits, how_to_fetch
 from zcat.protocol.block_transfer import WantedPart
 from zcat.protocol.wanted import Origin
-from zcat.services.fetcher import Loose, Target
+from zcat.services.readers import Loose, Target
 from zcat.storage.cached_dataset import CachedDataset
 from zcat.storage.chunk_gate import DELTA
 from zcat.storage.decoded_blocks import DecodedBlocks, KeptBlocks

@@ -36,9 +36,10 @@ from zcat.protocol.worker_messages import (
     Passed,
     Used,
 )
-from zcat.services.block_fetcher import BlockFetch, BlockFetcher
+from zcat.services.block_fetcher import BlockFetcher
 from zcat.services.board import ROOTS_CELL, Board, cell_of
-from zcat.services.fetcher import Fetch, Fetcher, Target
+from zcat.services.fetcher import Fetcher
+from zcat.services.readers import Fetch, Loose, Target
 from zcat.services.subscriber import Subscriber
 from zcat.services.workers import hand_over
 
@@ -63,7 +64,7 @@ class _Bringing:
     target: Target
     asked: Bring | BringParts
     wanted: list[int]
-    fetch: Fetch | BlockFetch
+    fetch: Fetch[Loose] | Fetch[None]
     until_s: float
 
 

@@ -23,8 +23,8 @@ from zcat.protocol.transfer import DatasetKey, Origin
 from zcat.protocol.worker_messages import Bring, BringParts, Open, Opened, Pass, Passed, Used
 from zcat.services.board import ROOTS_CELL, Board
 from zcat.services.dataset import OpenDataset, ReadLimits
-from zcat.services.fetcher import Loose, Target
 from zcat.services.prefetcher import Prefetcher
+from zcat.services.readers import Loose, Target
 from zcat.services.versions import on_newest
 from zcat.services.window import Supply
 from zcat.services.worker_asking import Asking, Question
@@ -242,7 +242,7 @@ class _PartsFetch:
             self._questions.append(asking.begin(BringParts(*where, wanted, sizes, bulk)))
 
     def result(self, wait_s: float) -> None:
-        """Wait until the blocks are in the cache; raises as ``BlockFetch.result`` does."""
+        """Wait until the blocks are in the cache; raises as ``Fetch.result`` does."""
         for question in self._questions:
             self._asking.wait(question, wait_s)
 
