@@ -8,7 +8,7 @@ import h5py
 import numpy as np
 import pytest
 from liar import Liar, for_kind
-from network import PATIENCE_S, Network, eventually, fetched, is_synced, read, write_array
+from network import PATIENCE_S, eventually, fetched, is_synced, read, write_array
 from sample_datasets import LINEAGE, sample_array
 
 from zcat.errors import BadChunk, Stale, Timeout
@@ -22,14 +22,6 @@ from zcat.storage.chunk_gate import digest
 SHAPE = (600, 500)
 VALUES = (np.random.default_rng(0).integers(0, 1000, 600 * 500).cumsum() % 65_521).astype("<i4").reshape(SHAPE)
 CUT = {"chunks": (300, 500), "blocks": (20, 125)}  # two chunks of 60 blocks
-
-
-@pytest.fixture
-def network(tmp_path):
-    made = Network(tmp_path)
-    made.broker()
-    yield made
-    made.close()
 
 
 def counters(subscriber):

@@ -8,7 +8,7 @@ import msgpack
 import numpy as np
 import pytest
 import zmq
-from network import Network, eventually, is_synced, paths, read, write_array
+from network import eventually, is_synced, paths, read, write_array
 
 from zcat.errors import BadName, CacheInUse, RootContested, RootUnknown, Unavailable
 from zcat.model.dataset import Entry, Kind
@@ -20,14 +20,6 @@ RECOVERY_S = 5.0
 """How soon everything is back after a broker."""
 SLACK = 2
 """Of what is timed, for a machine that is busy with something else."""
-
-
-@pytest.fixture
-def network(tmp_path):
-    made = Network(tmp_path)
-    made.broker()
-    yield made
-    made.close()
 
 
 @pytest.fixture

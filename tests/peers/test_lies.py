@@ -7,7 +7,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 from liar import CHUNK, CHUNKS, ENTRY, INFO, LINEAGE, NCHUNKS, PATH, VALUES, Liar, chunk_lie, compressed, for_kind
-from network import PATIENCE_S, Network, eventually, fetched, is_synced, paths, read, write_array
+from network import PATIENCE_S, eventually, fetched, is_synced, paths, read, write_array
 
 from zcat.errors import BadChunk, BadContent, BadMessage, NotReadable, Stale, Timeout, Unavailable, ZcatError
 from zcat.model.dataset import Kind
@@ -30,14 +30,6 @@ from zcat.storage.chunk_gate import digest
 
 SHORT_S = 0.3
 """A time-out that is meant to run out."""
-
-
-@pytest.fixture
-def network(tmp_path):
-    made = Network(tmp_path)
-    made.broker()
-    yield made
-    made.close()
 
 
 @pytest.fixture

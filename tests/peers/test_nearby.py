@@ -4,17 +4,9 @@ import os
 
 import numpy as np
 import pytest
-from network import Network, eventually, read, write_array
+from network import eventually, read, write_array
 
 from zcat.errors import Unavailable
-
-
-@pytest.fixture
-def network(tmp_path):
-    made = Network(tmp_path)
-    made.broker()
-    yield made
-    made.close()
 
 
 @pytest.fixture

@@ -5,21 +5,13 @@ from contextlib import ExitStack
 import numpy as np
 import pytest
 from false_peer import FalsePeer, lie, refuse, say_nothing
-from network import Network, eventually, read, write_array
+from network import eventually, read, write_array
 
 from zcat.errors import AddressInUse
 from zcat.protocol.messages import Chunks
 
 NCHUNKS = 24
 CHUNK = 5000
-
-
-@pytest.fixture
-def network(tmp_path):
-    made = Network(tmp_path)
-    made.broker()
-    yield made
-    made.close()
 
 
 @pytest.fixture

@@ -11,19 +11,11 @@ import urllib.request
 
 import numpy as np
 import pytest
-from network import Network, eventually, write_array
+from network import eventually, write_array
 
 STOP_S = 3.0
 SLACK = 2
 """For a machine that is busy with something else."""
-
-
-@pytest.fixture
-def network(tmp_path):
-    made = Network(tmp_path)
-    made.broker()
-    yield made
-    made.close()
 
 
 @pytest.fixture
