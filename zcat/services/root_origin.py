@@ -185,7 +185,7 @@ class RootOrigin:
             looked = self._root.look(wanted, catalogue.known())
         except ZcatError as error:
             hand_over(self._loop, partial(self._look_failed, error))
-        except Exception:
+        except Exception:  # the top of this thread; a look that nobody hears of would be the last one
             log.exception("bug in=look")
             hand_over(self._loop, partial(self._look_failed, ZcatError("internal error")))
         else:
