@@ -19,17 +19,17 @@ def block(value: int, items: int = 100) -> np.ndarray:
 def test_a_block_that_is_read_once_is_not_worth_it() -> None:
     kept = DecodedBlocks(10_000)
 
-    assert kept.find([("l1", 2, (3,))]) is None
-    assert kept.find([("l1", 2, (4,))]) is None
+    assert kept.find([("l1", 2, (3,))], 800) is None
+    assert kept.find([("l1", 2, (4,))], 800) is None
 
 
 def test_a_block_is_kept_when_it_is_read_again() -> None:
     kept = DecodedBlocks(10_000)
-    kept.find([("l1", 2, (3,))])
+    kept.find([("l1", 2, (3,))], 800)
 
-    assert kept.find([("l1", 2, (3,))]) == [None]
+    assert kept.find([("l1", 2, (3,))], 800) == [None]
     kept.put(("l1", 2, (3,)), block(7))
-    found = kept.find([("l1", 2, (3,))])
+    found = kept.find([("l1", 2, (3,))], 800)
 
     assert found is not None
     assert found[0] is not None
@@ -40,12 +40,12 @@ def test_the_bytes_are_bounded_and_what_is_used_stays() -> None:
     kept = DecodedBlocks(10 * 800)
     kept.put(("l0", 0, (0,)), block(0))
     for number in range(1, 50):
-        kept.find([("l0", 0, (0,))])
+        kept.find([("l0", 0, (0,))], 800)
         kept.put(("l0", 0, (number,)), block(number))
         assert kept.held_bytes <= 10 * 800
 
-    assert kept.find([("l0", 0, (0,))]) is not None
-    assert kept.find([("l0", 0, (5,))]) is None
+    assert kept.find([("l0", 0, (0,))], 800) is not None
+    assert kept.find([("l0", 0, (5,))], 800) is None
 
 
 def test_putting_a_block_twice_counts_it_once() -> None:
@@ -66,18 +66,36 @@ def test_a_block_larger_than_all_room_is_not_kept() -> None:
 def test_a_long_pass_is_forgotten_and_pushes_nothing_out() -> None:
     kept = DecodedBlocks(10_000)
     kept.put(("l0", 0, (0,)), block(1))
-    for number in range(SEEN_ONCE_MAX + 10):
-        assert kept.find([("l1", 0, (number,))]) is None
+    for number in range(13):
+        assert kept.find([("l1", 0, (number,))], 800) is None
 
-    assert kept.find([("l1", 0, (0,))]) is None
-    assert kept.find([("l0", 0, (0,))]) is not None
+    assert kept.find([("l1", 0, (0,))], 800) is None
+    assert kept.find([("l0", 0, (0,))], 800) is not None
+
+
+def test_no_more_blocks_are_remembered_than_would_fit() -> None:
+    kept = DecodedBlocks(10 * 800)
+    for number in range(10):
+        kept.find([("l1", 0, (number,))], 800)
+
+    assert kept.find([("l1", 0, (0,))], 800) == [None]
+    kept.find([("l1", 0, (10,))], 800)
+    assert kept.find([("l1", 0, (0,))], 800) is None
+
+
+def test_blocks_without_bytes_are_not_remembered_for_ever() -> None:
+    kept = DecodedBlocks(10_000)
+    for number in range(SEEN_ONCE_MAX + 1):
+        kept.find([("l1", 0, (number,))], 0)
+
+    assert kept.find([("l1", 0, (0,))], 0) is None
 
 
 def test_without_room_nothing_is_done() -> None:
     kept = DecodedBlocks(0)
 
-    assert kept.find([("l0", 0, (0,))]) is None
-    assert kept.find([("l0", 0, (0,))]) is None
+    assert kept.find([("l0", 0, (0,))], 800) is None
+    assert kept.find([("l0", 0, (0,))], 800) is None
 
 
 @st.composite

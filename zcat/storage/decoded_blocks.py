@@ -28,7 +28,7 @@ BLOCKS_OF_READ_MAX = 16
 """A read of more is large enough for decoding not to matter so much, and would push out many others."""
 
 SEEN_ONCE_MAX = 8192
-"""Blocks of which it is known that they were read: about 1 MB."""
+"""Blocks at most of which it is known that they were read: about 1 MB."""
 
 
 class DecodedBlocks:
@@ -39,12 +39,17 @@ class DecodedBlocks:
         self._bytes_max = bytes_max
         self._lock = threading.Lock()
         self._blocks: OrderedDict[Key, Block] = OrderedDict()
-        self._seen_once: OrderedDict[Key, None] = OrderedDict()
+        self._seen_once: OrderedDict[Key, int] = OrderedDict()
+        self._seen_once_bytes = 0
         self.held_bytes = 0
         self.hits = 0
 
-    def find(self, keys: Sequence[Key]) -> list[Block | None] | None:
+    def find(self, keys: Sequence[Key], block_bytes: int) -> list[Block | None] | None:
         """Look for the blocks of a read.
+
+        Args:
+            keys: of all blocks that the read touches.
+            block_bytes: what each of them would take.
 
         Returns:
             The blocks, not to be written to, with None in place of those to be decoded and `put`. None where it is
@@ -60,9 +65,9 @@ class DecodedBlocks:
                     self._blocks.move_to_end(key)
                 elif key not in self._seen_once:
                     is_known = False
-                    self._seen_once[key] = None
-            while len(self._seen_once) > SEEN_ONCE_MAX:
-                self._seen_once.popitem(last=False)
+                    self._seen_once[key] = block_bytes
+                    self._seen_once_bytes += block_bytes
+            self._forget()
             self.hits += all(block is not None for block in found)
             return found if is_known else None
 
@@ -71,13 +76,38 @@ class DecodedBlocks:
         if block.nbytes > self._bytes_max:
             return
         with self._lock:
-            self._seen_once.pop(key, None)
+            self._seen_once_bytes -= self._seen_once.pop(key, 0)
             before = self._blocks.pop(key, None)
             self.held_bytes += block.nbytes - (before.nbytes if before is not None else 0)
             self._blocks[key] = block
             while self.held_bytes > self._bytes_max:
                 _, dropped = self._blocks.popitem(last=False)
                 self.held_bytes -= dropped.nbytes
+
+    def _forget(self) -> None:
+        """Know no more blocks than there would be room for.
+
+        Else windows anywhere in something large seem to come again, and all of them push each other out.
+        """
+        while self._seen_once_bytes > self._bytes_max or len(self._seen_once) > SEEN_ONCE_MAX:
+            _, block_bytes = self._seen_once.popitem(last=False)
+            self._seen_once_bytes -= block_bytes
+
+
+class _Lineage:
+    """A lineage of an array, as part of a key. PERF: it is hashed once, not for each block and each look: 2 us."""
+
+    __slots__ = ("_hash", "_what")
+
+    def __init__(self, *what: Hashable) -> None:
+        self._what = what
+        self._hash = hash(what)
+
+    def __hash__(self) -> int:
+        return self._hash
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, _Lineage) and self._what == other._what
 
 
 class KeptBlocks:
@@ -92,7 +122,7 @@ class KeptBlocks:
             array: how it is cut.
         """
         self._decoded = decoded
-        self._lineage = (lineage, array)
+        self._lineage = _Lineage(lineage, array)
         self._array = array
 
     def read(self, nchunk: int, low: Corner, out: Block, decode: Callable[[Corner, Corner], Block]) -> bool:
@@ -116,7 +146,7 @@ class KeptBlocks:
             return False
         places = list(itertools.product(*numbers))
         keys = [(self._lineage, nchunk, place) for place in places]
-        found = self._decoded.find(keys)
+        found = self._decoded.find(keys, math.prod(blocks) * self._array.itemsize)
         if found is None:
             return False
         for key, place, block in zip(keys, places, found, strict=True):
