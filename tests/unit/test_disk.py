@@ -4,7 +4,7 @@ import os
 import pytest
 
 from zcat.errors import BadContent, StorageFailed
-from zcat.storage.disk import pread_exactly, punch_hole, pwrite_all
+from zcat.storage.disk import allocate, pread_exactly, punch_hole, pwrite_all
 
 
 @pytest.fixture
@@ -37,6 +37,17 @@ def test_failures_carry_the_errno_and_a_sentence():
     assert caught.value.errno == errno.EBADF
     with pytest.raises(StorageFailed, match="freeing"):
         punch_hole(-1, 0, 1)
+    with pytest.raises(StorageFailed, match="setting 1 bytes aside at 0: Bad file descriptor") as caught:
+        allocate(-1, 0, 1)
+    assert caught.value.errno == errno.EBADF
+
+
+def test_room_that_is_set_aside_changes_neither_length_nor_content(fd):
+    pwrite_all(fd, b"abc", 100)
+    allocate(fd, 0, 8192)
+    assert os.fstat(fd).st_size == 103
+    pwrite_all(fd, b"d", 5000)
+    assert pread_exactly(fd, 5001, 0) == bytes(100) + b"abc" + bytes(4897) + b"d"
 
 
 def test_a_hole_reads_as_zeros_and_takes_no_disk(fd):

@@ -27,17 +27,20 @@ import msgpack
 import numpy as np
 
 from zcat.errors import BadChunk, BadContent, StorageFailed
-from zcat.limits import BLOSC2_CHUNK_OVERHEAD
+from zcat.limits import BLOSC2_CHUNK_OVERHEAD, KIB
 from zcat.model.dataset import Compression, Geometry
 from zcat.names import shown
 from zcat.storage import slot_locks
 from zcat.storage.chunk_gate import HEADER_BYTES, SPECIAL_ZEROS, Buffer, special_chunk
-from zcat.storage.disk import pread_exactly, punch_hole, pwrite_all, storage_failed
+from zcat.storage.disk import allocate, pread_exactly, punch_hole, pwrite_all, storage_failed
 from zcat.storage.frame_format import geometry_of, header_bytes, parse_header
 from zcat.storage.frame_template import PADDING, FrameTemplate, frame_template
 
 PAGE_BYTES = 4096
 """Slots and headers begin at pages of this size, so that a hole frees whole pages and a view is aligned."""
+
+ALLOCATED_BYTES_MIN = 128 * KIB
+"""Room for smaller chunks is not asked for beforehand: the system call costs more than it saves."""
 
 _LAYOUT_VERSION = 1
 
@@ -142,7 +145,10 @@ class SlottedFrame:
         """
         assert 0 <= nchunk < self.nchunks
         assert HEADER_BYTES <= len(data) <= self.slot_bytes
-        pwrite_all(self._fd, data, self._slot_at(nchunk))
+        at = self._slot_at(nchunk)
+        if len(data) >= ALLOCATED_BYTES_MIN:
+            allocate(self._fd, at, -(-len(data) // PAGE_BYTES) * PAGE_BYTES)
+        pwrite_all(self._fd, data, at)
 
     def write_part(self, nchunk: int, at: int, data: Buffer) -> None:
         """Put a part of a chunk into its slot, ``at`` bytes behind the chunk's begin. It has passed the gate.
