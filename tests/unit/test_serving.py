@@ -127,6 +127,36 @@ def test_few_jobs_are_begun_at_a_time():
     assert machine.next() is not None
 
 
+def test_small_answers_are_made_several_at_a_time():
+    machine = serving(working_max=2, batch_bytes=100, batch_jobs_max=5)
+    machine.submit(jobs(b"a", *range(20)))
+    assert [job.wanted for job in machine.next_batch()] == [0]  # nothing is known of answers yet
+    (first,) = machine.next_batch()
+    assert machine.next_batch() == []
+
+    machine.done(first, 30)
+
+    assert [job.wanted for job in machine.next_batch()] == [2, 3, 4]
+    machine.done(first, 1)
+    assert [job.wanted for job in machine.next_batch()] == [5, 6, 7, 8, 9]
+
+
+def test_what_was_not_begun_after_all_is_next_again():
+    machine = serving(batch_bytes=100)
+    machine.submit(jobs(b"a", "a1", "a2", "a3"))
+    machine.submit(jobs(b"b", "b1", bulk=True))
+    machine.done(machine.next(), 25)
+    batch = machine.next_batch()
+    assert [job.wanted for job in batch] == ["a2", "a3", "b1"]
+
+    machine.done(batch[0], 90)
+    for job in reversed(batch[1:]):
+        machine.put_back(job)
+
+    assert (machine.jobs_count, machine.working) == (2, 0)
+    assert served(machine) == ["a3", "b1"]
+
+
 def test_too_many_jobs_of_a_peer_are_refused_whole():
     machine = serving(jobs_per_peer_max=3)
     machine.submit(jobs(b"a", 1, 2))
@@ -164,9 +194,9 @@ def test_the_jobs_of_a_peer_that_is_gone_are_dropped():
 
 
 @settings(max_examples=80, deadline=None)
-@given(st.lists(st.tuples(st.sampled_from("sndlx"), st.integers(0, 3), st.integers(0, 60)), max_size=60))
+@given(st.lists(st.tuples(st.sampled_from("sndplx"), st.integers(0, 3), st.integers(0, 60)), max_size=60))
 def test_counts_agree_with_what_happened_whatever_the_order(steps):
-    machine = serving(working_max=3, peer_bytes_max=100, total_bytes_max=150)
+    machine = serving(working_max=3, peer_bytes_max=100, total_bytes_max=150, batch_jobs_max=1)
     begun, held = [], []
     for step, number, size in steps:
         peer = b"%d" % number
@@ -177,6 +207,8 @@ def test_counts_agree_with_what_happened_whatever_the_order(steps):
         elif step == "d" and begun:
             machine.done(begun[0], size)
             held.append((begun.pop(0).peer, size))
+        elif step == "p" and begun:
+            machine.put_back(begun.pop())
         elif step == "l" and held:
             machine.left(*held.pop(0))
         elif step == "x":

@@ -7,7 +7,7 @@ and takes the answers, another thread checks what came and writes it into its pl
 import contextlib
 import functools
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Protocol
 
 from zcat.errors import BadChunk, Busy, Closed, VerbUnknown, ZcatError
@@ -18,7 +18,7 @@ from zcat.protocol.block_transfer import AskBlocks, BlocksDone, BlockTransfer, C
 from zcat.protocol.messages import ChunkReply, Failed
 from zcat.protocol.transfer import Origin
 from zcat.services.readers import Fetch, Readers, Target
-from zcat.services.workers import Workers, hand_over
+from zcat.services.workers import LoopWorkers, Outcome
 from zcat.storage.block_layout import ChunkPart
 
 log = logging.getLogger(__name__)
@@ -42,7 +42,7 @@ class BlockFetcher:
         self._loop = loop
         self._transfer = transfer
         self._origins = origins
-        self._workers = Workers("blocks", 1)
+        self._workers = LoopWorkers("blocks", 1, loop)
         self._readers: Readers[None] = Readers()
         self._without: frozenset[Origin] = frozenset()
         self._warnings = RateLimiter(per_s=1)
@@ -150,22 +150,20 @@ class BlockFetcher:
             self._transfer.cancel(ticket)
             self._readers.pop(ticket)
 
-    def _keep(self, target: Target, coming: Coming, reply: BlocksReply | ChunkReply) -> None:
+    def _keep(self, target: Target, coming: Coming, reply: BlocksReply | ChunkReply) -> Outcome | None:
         """Check and write what came, in a thread."""
-        outcome: Callable[[], None]
         try:
             self._store(target, coming.wanted.part, reply)
-            outcome = functools.partial(self._kept, coming, sum(map(len, reply.data)))
         except Closed:
-            return
+            return None
         except BadChunk as error:
-            outcome = functools.partial(self._damaged, target, coming, error)
+            return functools.partial(self._damaged, target, coming, error)
         except ZcatError as error:  # no room: then whole chunks go to their readers through memory
-            outcome = functools.partial(self._refused, coming, error)
+            return functools.partial(self._refused, coming, error)
         except Exception:  # the top of this thread; a part that nobody hears of would be waited for until the end
             log.exception("bug in=keep_part")
-            outcome = functools.partial(self._damaged, target, coming, ZcatError("internal error"))
-        hand_over(self._loop, outcome)
+            return functools.partial(self._damaged, target, coming, ZcatError("internal error"))
+        return functools.partial(self._kept, coming, sum(map(len, reply.data)))
 
     def _store(self, target: Target, asked: Part, reply: BlocksReply | ChunkReply) -> None:
         """SAFETY: bytes from the wire reach the cache through `store` and `store_part` alone, which check them."""

@@ -9,9 +9,7 @@ handed to its readers in memory: nothing fails for want of a cache.
 import contextlib
 import functools
 import logging
-from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import replace
+from collections.abc import Sequence
 from typing import Protocol
 
 from zcat.errors import BadChunk, Busy, Closed, ZcatError
@@ -23,7 +21,7 @@ from zcat.protocol.swarm_messages import Have, Holders
 from zcat.protocol.transfer import Transfer
 from zcat.protocol.wanted import Origin
 from zcat.services.readers import Fetch, Loose, Readers, Target
-from zcat.services.workers import hand_over
+from zcat.services.workers import LoopWorkers, Outcome
 
 log = logging.getLogger(__name__)
 
@@ -56,7 +54,7 @@ class Fetcher:
         self._loop = loop
         self._transfer = transfer
         self._origins = origins
-        self._pool = ThreadPoolExecutor(threads, thread_name_prefix="zcat-store")
+        self._workers = LoopWorkers("store", threads, loop)
         self._readers: Readers[Loose] = Readers()
         self._warnings = RateLimiter(per_s=1)
         self.chunks_count = 0
@@ -97,7 +95,7 @@ class Fetcher:
             return
         # SAFETY: what a peer says of the digest counts for nothing, its origin's word does
         digest = self._transfer.digest(key, reply.nchunk) or reply.digest
-        self._pool.submit(self._keep, target, replace(reply, digest=digest), whom)
+        self._workers.do(functools.partial(self._keep, target, reply, digest, whom))
 
     def referred(self, origin: Origin, id: int, message: Holders) -> None:
         """Take an origin's word of who holds chunks that it was asked for."""
@@ -140,7 +138,7 @@ class Fetcher:
     def close(self) -> None:
         """Fail all readers. The loop has stopped, or stops after this."""
         self._readers.cancel()
-        self._pool.shutdown(wait=True, cancel_futures=True)
+        self._workers.close()
 
     @property
     def peer_counters(self) -> PeerCounters:
@@ -187,20 +185,19 @@ class Fetcher:
             self._transfer.cancel(ticket)
             self._readers.pop(ticket)
 
-    def _keep(self, target: Target, reply: ChunkReply, whom: Origin | str) -> None:
+    def _keep(self, target: Target, reply: ChunkReply, digest: bytes, whom: Origin | str) -> Outcome | None:
+        """Check and write a chunk, in a thread."""
         data = reply.data[0]
-        outcome: Callable[[], None]
         try:
-            loose = target.keep(reply.nchunk, data, reply.digest)
-            outcome = functools.partial(self._kept, target, reply.nchunk, loose, len(data))
+            loose = target.keep(reply.nchunk, data, digest)
         except Closed:
-            return
+            return None
         except ZcatError as error:
-            outcome = functools.partial(self._damaged, target, reply.nchunk, error, whom)
+            return functools.partial(self._damaged, target, reply.nchunk, error, whom)
         except Exception:  # the top of this thread; a chunk that nobody hears of would be waited for until the end
             log.exception("bug in=keep")
-            outcome = functools.partial(self._damaged, target, reply.nchunk, ZcatError("internal error"), whom)
-        hand_over(self._loop, outcome)
+            return functools.partial(self._damaged, target, reply.nchunk, ZcatError("internal error"), whom)
+        return functools.partial(self._kept, target, reply.nchunk, loose, len(data))
 
     def _kept(self, target: Target, nchunk: int, loose: bytes | None, nbytes: int) -> None:
         self.chunks_count += 1

@@ -28,6 +28,9 @@ from zcat.services.workers import Workers, hand_over
 RETRY_S = 0.001
 """While jobs wait for room: ZeroMQ has no way to say that a ROUTER's peer has some."""
 
+BATCH_S = 0.002
+"""What takes longer to read is handed over before more is begun."""
+
 SWEEP_S = 1.0
 """While nothing waits: how soon a peer that has taken everything is forgotten."""
 
@@ -118,6 +121,7 @@ class RequestServer:
         self._answerer = answerer
         self._workers = workers
         self._serving = Serving(limits)
+        self._batch_bytes = limits.batch_bytes
         self._outgoing: dict[bytes, _Outgoing] = {}
         self._timer: Timer | None = None
         loop.register(router, self._receive)
@@ -223,38 +227,53 @@ class RequestServer:
 
     def _begin_all(self) -> None:
         now_s = self._loop.now_s()
-        while (job := self._serving.next(now_s)) is not None:
-            self._begin(job)
+        while batch := self._serving.next_batch(now_s):
+            to_read = [job for job in batch if not self._is_answered(job)]
+            if to_read:
+                self._workers.do(partial(self._read, to_read))
 
-    def _begin(self, job: Job) -> None:
+    def _is_answered(self, job: Job) -> bool:
+        """Answer a job if nothing has to be read for that."""
         wanted = cast(_Wanted, job.wanted)
         try:
             answer = self._answerer.at_hand(wanted.message)
         except ZcatError as error:
             answer = Failed(error.code, error.message, wanted.nchunk)
-        if answer is None:
-            self._workers.do(partial(self._read, job, wanted))
-        else:
-            self._answer(job, wanted, answer)
+        if answer is not None:
+            self._answer(job, answer, _parts(answer, job.id))
+        return answer is not None
 
-    def _read(self, job: Job, wanted: _Wanted) -> None:
-        """Do a job in a worker."""
-        answer: Message
+    def _read(self, jobs: Sequence[Job]) -> None:
+        """Do jobs in a worker, until that is enough for one go."""
+        answers: list[tuple[Job, Message, list[Part]]] = []
+        nbytes, until_s = 0, self._loop.now_s() + BATCH_S
+        for job in jobs:
+            answer = self._read_one(cast(_Wanted, job.wanted))
+            frames = _parts(answer, job.id)
+            answers.append((job, answer, frames))
+            nbytes += _size(frames)
+            if nbytes >= self._batch_bytes or self._loop.now_s() >= until_s:
+                break
+        hand_over(self._loop, partial(self._read_done, answers, jobs[len(answers) :]))
+
+    def _read_one(self, wanted: _Wanted) -> Message:
         try:
-            answer = self._answerer.read(wanted.message, wanted.nchunk)
+            return self._answerer.read(wanted.message, wanted.nchunk)
         except ZcatError as error:
-            answer = Failed(error.code, error.message, wanted.nchunk)
+            return Failed(error.code, error.message, wanted.nchunk)
         except Exception as error:
             log.exception("bug in=read verb=%s", wanted.message.verb)
-            answer = Failed(ZcatError.code, f"internal error: {type(error).__name__}", wanted.nchunk)
-        hand_over(self._loop, partial(self._read_done, job, wanted, answer))
+            return Failed(ZcatError.code, f"internal error: {type(error).__name__}", wanted.nchunk)
 
-    def _read_done(self, job: Job, wanted: _Wanted, answer: Message) -> None:
-        self._answer(job, wanted, answer)
+    def _read_done(self, answers: Sequence[tuple[Job, Message, list[Part]]], left: Sequence[Job]) -> None:
+        for job in reversed(left):
+            self._serving.put_back(job)
+        for answer in answers:
+            self._answer(*answer)
         self._pump()
 
-    def _answer(self, job: Job, wanted: _Wanted, answer: Message) -> None:
-        frames = _parts(answer, job.id)
+    def _answer(self, job: Job, answer: Message, frames: list[Part]) -> None:
+        wanted = cast(_Wanted, job.wanted)
         nbytes = _size(frames)
         if isinstance(answer, ChunkReply):
             self.counters.chunks += 1
