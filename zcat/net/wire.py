@@ -10,6 +10,9 @@ from zcat import limits
 from zcat.errors import TooLarge
 from zcat.net.sockets import Socket
 
+_LAST = int(zmq.DONTWAIT)
+_MORE = int(zmq.DONTWAIT | zmq.SNDMORE)
+
 Part: TypeAlias = bytes | memoryview
 Parts: TypeAlias = list[Part]
 
@@ -61,7 +64,7 @@ def send(socket: Socket, parts: Sequence[Part], unsent: Unsent | None = None) ->
     socket.get(zmq.EVENTS)
     for index, part in enumerate(parts):
         try:
-            _send_part(socket, part, zmq.DONTWAIT | (zmq.SNDMORE if index < last else 0), unsent)
+            _send_part(socket, part, _MORE if index < last else _LAST, unsent)
         except zmq.Again:
             if index == 0:
                 return Sent.BUSY

@@ -81,13 +81,18 @@ def to_plain(value: Any) -> Any:
     """Turn a dataclass into what `pack` takes; fields of None are left out."""
     if type(value) in _PLAIN:
         return value
-    names = _field_names(typing.cast(Hashable, type(value)))
-    if names:
-        plain = ((name, getattr(value, name)) for name in names)
-        return {name: to_plain(item) for name, item in plain if item is not None}
+    if _field_names(typing.cast(Hashable, type(value))):
+        return plain_fields(value)
     if isinstance(value, tuple):
         return [to_plain(item) for item in value]
     return value.value if isinstance(value, Enum) else value
+
+
+def plain_fields(value: Any, left_out: str | None = None) -> dict[str, Any]:
+    """Turn the fields of a dataclass into what `pack` takes, but for those of None and the one ``left_out``."""
+    names = (name for name in _field_names(typing.cast(Hashable, type(value))) if name != left_out)
+    plain = ((name, getattr(value, name)) for name in names)
+    return {name: to_plain(item) for name, item in plain if item is not None}
 
 
 def from_plain(cls: type[T], plain: Any, **given: Any) -> T:

@@ -6,7 +6,7 @@ become. `encode` and `decode` are the only doors. PROTOCOL.md has the same in pr
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field
 from typing import Any, ClassVar, Protocol
 
 from zcat.errors import BadMessage, BadName, VerbUnknown, ZcatError, error_of
@@ -15,7 +15,7 @@ from zcat.model.dataset import Compression, DatasetInfo, Entry, Geometry
 from zcat.model.root import Claim
 from zcat.names import check_endpoint, check_path, shown
 from zcat.protocol.block_messages import Blocks, BlocksReply
-from zcat.protocol.codec import Buffer, also_check, from_plain, pack, to_plain, unpack, unpack_attributes
+from zcat.protocol.codec import Buffer, also_check, from_plain, pack, plain_fields, unpack, unpack_attributes
 from zcat.protocol.federation_messages import Digest, Digests, Neighbour, Records
 from zcat.protocol.status_messages import Presence, Status, StatusPage
 from zcat.protocol.swarm_messages import Have, Holders
@@ -391,13 +391,7 @@ class Received:
 def encode(message: Message, id: int = 0) -> list[Buffer]:
     """Give the frames of ``message``. Bodies are passed on, not copied."""
     bodies = getattr(message, message.bodies) if message.bodies else ()
-    header: dict[str, Any] = {"verb": message.verb, "id": id}
-    for each in fields(message):  # type: ignore[arg-type]
-        if each.name != message.bodies:
-            value = getattr(message, each.name)
-            if value is not None:
-                header[each.name] = to_plain(value)
-    packed = pack(header)
+    packed = pack({"verb": message.verb, "id": id, **plain_fields(message, message.bodies)})
     assert len(packed) <= CONTROL_FRAME_BYTES_MAX, f"{message.verb}: a header of {len(packed)} bytes"
     return [MAGIC, packed, *bodies]
 

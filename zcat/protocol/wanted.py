@@ -1,14 +1,17 @@
 """What a reader wants, of whom, and what was asked for: the values that `zcat.protocol.transfer` works on."""
 
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 Origin = tuple[str, str]
 """(root, owner): whom chunks are asked of."""
 
 
-@dataclass(frozen=True, slots=True)
-class DatasetKey:
-    """One lineage of one dataset of one origin."""
+class DatasetKey(NamedTuple):
+    """One lineage of one dataset of one origin.
+
+    PERF: a tuple, since it is a key of most of what is looked up: two dozen times for each chunk.
+    """
 
     root: str
     owner: str
