@@ -1,19 +1,22 @@
 """How fast is a cold copy of a dataset from a publisher to a subscriber, beside what the machine can do?
 
 The same bytes in messages of the same sizes go by raw TCP, by bare ROUTER to DEALER, and by zcat: read from the
-publisher's file, digested, sent, verified, and written to the subscriber's cache. ``cp`` copies the file.
-Publisher and subscriber are processes of their own; the files are in the page cache.
+publisher's file, digested, sent, verified, and written to the subscriber's cache. "The least of a verified copy"
+does just that, in a loop of ten lines on either side of a bare ROUTER and DEALER. ``cp`` copies the file.
+Publisher and subscriber are processes of their own; the files are in the page cache, and memory is at hand.
 """
 
 import multiprocessing
-import resource
+import os
 import shutil
 import socket
+import subprocess
 import tempfile
 import time
 from collections.abc import Callable
 from contextlib import ExitStack
 from functools import partial
+from itertools import accumulate
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
@@ -22,8 +25,9 @@ import blake3
 import numpy as np
 import zmq
 
-from bench import datasets, report
+from bench import datasets, memory, peers, report
 from zcat.config import BrokerConfig, PublisherConfig, SubscriberConfig
+from zcat.storage.disk import allocate
 
 CREDIT = 16
 """Chunks that the bare DEALER has asked for and not got: 32 MB, as zcat's credit."""
@@ -44,6 +48,7 @@ def serve_tcp(pipe: Connection, sizes: list[int]) -> None:
 
 def time_tcp(port: int, sizes: list[int]) -> float:
     """Receive all bodies; give bytes per second."""
+    memory.touch()
     room, total = bytearray(max(sizes)), sum(sizes)
     with socket.create_connection(("127.0.0.1", port)) as client:
         begun_s, left = time.perf_counter(), total
@@ -52,24 +57,37 @@ def time_tcp(port: int, sizes: list[int]) -> float:
         return total / (time.perf_counter() - begun_s)
 
 
-def serve_zmq(pipe: Connection, sizes: list[int]) -> None:
-    """Answer each number with a body of that size, never copied."""
+def serve_zmq(pipe: Connection, sizes: list[int], path: Path | None = None) -> None:
+    """Answer each number with a body of that size, never copied.
+
+    With a ``path``, it is read from that file, and digested the first time: the least that a publisher does.
+    """
     body = np.random.default_rng(0).bytes(max(sizes))
-    bodies = [body[:size] for size in sizes]
-    with zmq.Context() as context, context.socket(zmq.ROUTER) as router:
+    bodies, places = [body[:size] for size in sizes], list(accumulate(sizes, initial=0))
+    digests: dict[int, bytes] = {}
+    with ExitStack() as opened:
+        context = opened.enter_context(zmq.Context())
+        router = opened.enter_context(context.socket(zmq.ROUTER))
+        fd = os.open(path, os.O_RDONLY) if path else None
         pipe.send(router.bind_to_random_port("tcp://127.0.0.1"))
         while True:
-            peer, number = router.recv_multipart()
+            peer, request = router.recv_multipart()
+            number = int.from_bytes(request, "big")
+            body = bodies[number]
+            if fd is not None:
+                body = os.pread(fd, sizes[number], places[number])
+                digests[number] = digests.get(number) or blake3.blake3(body).digest()
             router.send(peer, zmq.SNDMORE)
-            router.send(number, zmq.SNDMORE)
-            router.send(bodies[int.from_bytes(number, "big")], copy=False)
+            router.send(request, zmq.SNDMORE)
+            router.send(body, copy=False)
 
 
 def time_zmq(port: int, sizes: list[int], target: Path | None = None) -> float:
     """Ask for all bodies, `CREDIT` at a time; give bytes per second.
 
-    With a ``target``, each body is digested and written to it: the least that a verified copy costs.
+    With a ``target``, each body is digested and written to it: the least that a subscriber does.
     """
+    memory.touch()
     with ExitStack() as opened:
         context = opened.enter_context(zmq.Context())
         dealer = opened.enter_context(context.socket(zmq.DEALER))
@@ -77,7 +95,7 @@ def time_zmq(port: int, sizes: list[int], target: Path | None = None) -> float:
         dealer.connect(f"tcp://127.0.0.1:{port}")
         dealer.send(bytes(8))
         dealer.recv_multipart(copy=False)  # connected
-        begun_s, asked, got = time.perf_counter(), 0, 0
+        begun_s, asked, got, written = time.perf_counter(), 0, 0, 0
         while got < len(sizes):
             while asked < len(sizes) and asked - got < CREDIT:
                 dealer.send(asked.to_bytes(8, "big"))
@@ -85,7 +103,9 @@ def time_zmq(port: int, sizes: list[int], target: Path | None = None) -> float:
             body = dealer.recv_multipart(copy=False)[1].buffer
             if file is not None:
                 blake3.blake3(body).digest()
+                allocate(file.fileno(), written, len(body))
                 file.write(body)
+                written += len(body)
             got += 1
         took_s = time.perf_counter() - begun_s
     if target:
@@ -118,6 +138,8 @@ def fetch_zcat(pipe: Connection, brokers: tuple[str, ...], cache: str, path: str
     subscriber.start()
     subscriber.follow("bench")
     subscriber.on_version("bench", path, lambda dataset: dataset.info)
+    pipe.send("ready")
+    pipe.recv()
     begun_s = time.perf_counter()
     subscriber.on_version("bench", path, lambda dataset: dataset.fetch())
     took_s = time.perf_counter() - begun_s
@@ -127,8 +149,9 @@ def fetch_zcat(pipe: Connection, brokers: tuple[str, ...], cache: str, path: str
 
 
 def peak_bytes() -> int:
-    """Give the most memory that this process ever had."""
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    """Give the most memory that this process ever had; a new one's ``ru_maxrss`` begins with its parent's."""
+    status = Path("/proc/self/status").read_text()
+    return int(status.partition("VmHWM:")[2].split()[0]) * 1024
 
 
 class Zcat:
@@ -145,6 +168,9 @@ class Zcat:
         cache = tempfile.mkdtemp(dir=self._room)
         with ExitStack() as opened:
             pipe = started(opened, fetch_zcat, self._brokers, cache, self._path.name)
+            assert pipe.recv() == "ready"
+            memory.touch()  # here, since it would count as the subscriber's there
+            pipe.send("go")
             took_s, memory_bytes = pipe.recv()
         shutil.rmtree(cache)
         self.subscriber_bytes = max(self.subscriber_bytes, memory_bytes)
@@ -174,6 +200,7 @@ def started(opened: ExitStack, function: Callable[..., None], *args: Any) -> Con
 def time_cp(path: Path, room: Path) -> float:
     """Copy the file; give bytes per second."""
     target = room / "copy"
+    memory.touch()
     begun_s = time.perf_counter()
     with open(path, "rb") as source, open(target, "wb") as copy:
         shutil.copyfileobj(source, copy, 4 << 20)  # not by reflink or in the kernel alone: those copy nothing
@@ -182,9 +209,20 @@ def time_cp(path: Path, room: Path) -> float:
     return path.stat().st_size / took_s
 
 
+def time_curl(url: str, target: Path) -> float:
+    """Have curl write what a server sends into a file; give bytes per second."""
+    memory.touch()
+    begun_s = time.perf_counter()
+    subprocess.run(["curl", "--silent", "--fail", "--output", str(target), url], check=True)
+    took_s, size = time.perf_counter() - begun_s, target.stat().st_size
+    target.unlink()
+    return size / took_s
+
+
 def main() -> None:
     """Measure and print."""
     parser = report.arguments(__doc__ or "")
+    parser.add_argument("--peers", metavar="FOLDER", help="what install_peers.sh has filled (default: peers)")
     parser.add_argument("--planes", type=int, default=256, help="of 4 MiB each (default: 256, a GiB)")
     args = parser.parse_args()
     args.planes = min(args.planes, 64) if args.quick else args.planes
@@ -196,24 +234,34 @@ def main() -> None:
         path = datasets.cube(data, args.planes)
         sizes = datasets.chunk_sizes(path)
         tcp = started(opened, serve_tcp, sizes).recv()
-        bare = started(opened, serve_zmq, sizes).recv()
+        bare, least = started(opened, serve_zmq, sizes).recv(), started(opened, serve_zmq, sizes, path).recv()
         zcat = Zcat(opened, path, room, sum(sizes))
         cases: dict[str, Callable[[], float]] = {
             "cp": partial(time_cp, path, room),
             "raw TCP": partial(time_tcp, tcp, sizes),
             "bare ROUTER-DEALER": partial(time_zmq, bare, sizes),
-            "the same, digested and written": partial(time_zmq, bare, sizes, room / "written"),
+            "the least of a verified copy": partial(time_zmq, least, sizes, room / "written"),
             "zcat": zcat,
         }
+        program = Path(args.peers or "peers") / "nginx/usr/sbin/nginx"
+        if program.exists() and shutil.which("curl"):
+            own = Path(opened.enter_context(tempfile.TemporaryDirectory(dir=room)))
+            server = peers.nginx(opened, peers.Data(data, path, own), program.absolute())
+            cases["nginx and curl"] = partial(time_curl, server.targets["whole"][0].url, room / "copy")
+        else:
+            report.progress(
+                f"nginx is left out: {program} is not there (bench/install_peers.sh, --peers), or no curl"
+            )
         rows = report.rounds(cases, "B/s", args.rounds)
-        rows[-1].notes = {
+        next(row for row in rows if row.name == "zcat").notes = {
             "publisher MB": zcat.publisher_bytes() / 1e6,
             "subscriber MB": zcat.subscriber_bytes / 1e6,
         }
         for row in rows:
             row.values, row.unit = [value / 1e6 for value in row.values], "MB/s"
         title = f"Cold copy of {sum(sizes) / 1e6:.0f} MB (compressed) in {len(sizes)} chunks"
-        report.show(title, rows, {"of raw TCP": "raw TCP", "of ROUTER-DEALER": "bare ROUTER-DEALER"}, args.json)
+        against = {"of ROUTER-DEALER": "bare ROUTER-DEALER", "of the least": "the least of a verified copy"}
+        report.show(title, rows, against, args.json)
 
 
 if __name__ == "__main__":
