@@ -14,6 +14,7 @@ from zcat.config import BrokerConfig, PublisherConfig
 from zcat.errors import AddressInUse, BadConfig, BadName, CacheInUse
 from zcat.model.dataset import Entry
 from zcat.net.sockets import local_endpoint, make_context
+from zcat.protocol.compare_messages import Compare, Compared
 from zcat.protocol.messages import (
     MAGIC,
     Announce,
@@ -161,6 +162,10 @@ def test_a_catalogue_an_info_and_chunks(folder, context, tmp_path, transport):
         sizes = peer.ask(Sizes("sst", "a.b2nd", info.entry.lineage))
         assert isinstance(sizes, SizesReply)
         assert np.frombuffer(sizes.sizes[0], "<i4").tolist() == [len(chunks[n].data[0]) for n in range(6)]
+        named = b"".join(chunks[n].digest if n != 4 else bytes(32) for n in (1, 4, 5))
+        compared = peer.ask(Compare("sst", "a.b2nd", info.entry.lineage, (1, 4, 5), (named,)))
+        assert compared == Compared(info.entry.lineage, (1, 5))
+        assert peer.ask(Compare("sst", "a.b2nd", "0" * 32, (1,), (bytes(32),))).code == "stale"
         assert publisher.stats()["answers"] >= 9
 
 

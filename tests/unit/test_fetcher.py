@@ -51,6 +51,8 @@ def test_a_chunk_that_was_checked_is_heard_of_however_much_the_loop_has_to_do(ma
     class FullDisk:
         """A cache without room."""
 
+        former = None
+
         def __init__(self):
             self.was_asked = threading.Event()
 
@@ -79,6 +81,8 @@ def test_a_chunk_that_was_checked_is_heard_of_however_much_the_loop_has_to_do(ma
 def test_what_goes_wrong_unexpectedly_fails_who_waits_for_it(made, caplog):
     class Broken:
         """A cache that has a bug."""
+
+        former = None
 
         def missing(self, chunks):
             return list(chunks)

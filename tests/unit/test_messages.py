@@ -14,6 +14,7 @@ from zcat.model.dataset import ArrayGeometry, Compression, DatasetInfo, Entry, G
 from zcat.model.root import Claim
 from zcat.protocol.block_messages import Blocks, BlocksReply, Part
 from zcat.protocol.codec import pack, unpack
+from zcat.protocol.compare_messages import Compare, Compared
 from zcat.protocol.messages import (
     MAGIC,
     MESSAGES,
@@ -62,6 +63,8 @@ def with_header(frames, **changed):
         ChunkReply(LINEAGE, 7, b"d" * 32, (b"chunk",)),
         Blocks("sst", "a/b.b2nd", LINEAGE, (Part(0, (1, 5)), Part(7, (), vouch=True)), bulk=True),
         BlocksReply(LINEAGE, 7, (1, 5), b"d" * 32, b"c" * 32, (b"head", b"blocks")),
+        Compare("sst", "a/b.b2nd", LINEAGE, (0, 9), (b"d" * 64,)),
+        Compared(LINEAGE, (9,)),
         Failed("stale", "moved", nchunk=4),
     ],
     ids=lambda message: message.verb,
@@ -243,6 +246,10 @@ def test_the_largest_request_for_blocks_is_a_control_frame():
     "reply",
     [
         BlocksReply(LINEAGE, 0, (1,), b"d" * 31, None, (b"a", b"b")),
+        Compare("sst", "x", LINEAGE, (), (b"",)),
+        Compare("sst", "x", LINEAGE, (1, 2), (b"d" * 32,)),
+        Compare("sst", "x", LINEAGE, (1,), ()),
+        Compare("sst", "x", LINEAGE, tuple(range(1025)), (bytes(32 * 1025),)),
         BlocksReply(LINEAGE, 0, (1,), b"d" * 32, b"", (b"a", b"b")),
         BlocksReply(LINEAGE, 0, (1,), b"d" * 32, None, (b"a",)),
     ],

@@ -16,6 +16,7 @@ from zcat.model.root import Claim
 from zcat.names import check_endpoint, check_path, shown
 from zcat.protocol.block_messages import Blocks, BlocksReply
 from zcat.protocol.codec import Buffer, also_check, from_plain, pack, plain_fields, unpack, unpack_attributes
+from zcat.protocol.compare_messages import Compare, Compared
 from zcat.protocol.federation_messages import Digest, Digests, Neighbour, Records
 from zcat.protocol.status_messages import Presence, Status, StatusPage
 from zcat.protocol.swarm_messages import Have, Holders
@@ -375,7 +376,7 @@ MESSAGES: dict[str, type[Any]] = {
     for cls in (
         Ping, Pong, Failed, Status, StatusPage, Announce, Renew, Granted, Lookup, Listing, Digest, Digests,
         Records, Tree, TreePage, Events, Changes, Info, InfoReply, Sizes, SizesReply, Chunks, ChunkReply,
-        Blocks, BlocksReply, Holders, Have, DirectoryChanged,
+        Blocks, BlocksReply, Compare, Compared, Holders, Have, DirectoryChanged,
     )
 }  # fmt: skip
 

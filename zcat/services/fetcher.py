@@ -20,13 +20,14 @@ from zcat.protocol.messages import ChunkReply, Failed
 from zcat.protocol.swarm_messages import Have, Holders
 from zcat.protocol.transfer import Transfer
 from zcat.protocol.wanted import Origin
+from zcat.services.adopting import Adopter, Asked
 from zcat.services.readers import Fetch, Loose, Readers, Target
 from zcat.services.workers import LoopWorkers, Outcome
 
 log = logging.getLogger(__name__)
 
 
-class Origins(Protocol):
+class Origins(Asked, Protocol):
     """What the fetcher needs of those who know the origins. On the loop's thread."""
 
     def send(self, ask: AskChunks) -> bool:
@@ -55,6 +56,7 @@ class Fetcher:
         self._transfer = transfer
         self._origins = origins
         self._workers = LoopWorkers("store", threads, loop)
+        self.adopter = Adopter(self._workers, origins)
         self._readers: Readers[Loose] = Readers()
         self._warnings = RateLimiter(per_s=1)
         self.chunks_count = 0
@@ -129,6 +131,7 @@ class Fetcher:
 
     def moved(self, origin: Origin) -> None:
         """The origin restarted or has another address."""
+        self.adopter.moved(origin)
         self.carry_out(self._transfer.moved(origin, self._loop.now_s()))
 
     def tick(self, now_s: float) -> None:
@@ -161,8 +164,17 @@ class Fetcher:
                 self._transfer.unsent(effect.request, self._loop.now_s())
 
     def _want(self, fetch: Fetch[Loose], nchunks: Sequence[int], bulk: bool) -> None:
+        cached = fetch.target.cached
+        missing = cached.missing(nchunks) if cached is not None else list(nchunks)
+        then = functools.partial(self._want_missing, fetch, nchunks, bulk)
+        if not self.adopter.begin(fetch, missing, then):
+            then()
+
+    def _want_missing(self, fetch: Fetch[Loose], nchunks: Sequence[int], bulk: bool) -> None:
         target = fetch.target
         missing = target.cached.missing(nchunks) if target.cached is not None else list(nchunks)
+        if fetch.is_abandoned:
+            return
         if not missing:
             fetch.answer.set_result({})
             return

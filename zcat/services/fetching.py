@@ -59,6 +59,7 @@ class Fetching:
         """Give what came since the start, and what is owed."""
         return {
             "chunks": self.whole.chunks_count,
+            "adopted": self.whole.adopter.chunks_count,
             "parts": self.blocks.parts_count,
             "bytes": self.whole.chunks_bytes + self.blocks.parts_bytes,
             "damaged": self.whole.damaged_count + self.blocks.damaged_count,

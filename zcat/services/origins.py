@@ -1,10 +1,13 @@
 """The publishers and peers that a subscriber's fetcher speaks to. On the loop's thread."""
 
 from collections.abc import Callable, Mapping
+from concurrent.futures import Future
+from typing import Any
 
 from zcat.errors import RootNotFollowed, ZcatError
 from zcat.protocol.asking import AskChunks
 from zcat.protocol.block_transfer import AskBlocks
+from zcat.protocol.compare_messages import Compare
 from zcat.protocol.swarm_messages import Have
 from zcat.protocol.wanted import Origin
 from zcat.services.peers import Peers
@@ -36,6 +39,15 @@ class FollowedOrigins:
         subscription = self._followed().get(origin)
         if subscription is not None:
             subscription.send_chunks(message, 0)
+
+    def ask(self, origin: Origin, message: Compare) -> "Future[Any]":
+        """Ask an origin; its answer, or why there is none."""
+        subscription = self._followed().get(origin)
+        if subscription is not None:
+            return subscription.ask(message)
+        nobody: Future[Any] = Future()
+        nobody.set_exception(RootNotFollowed(f"root {origin[0]} is no longer followed"))
+        return nobody
 
     def why_away(self, origin: Origin) -> ZcatError | None:
         """Say why an origin cannot be reached; None if it can."""

@@ -66,6 +66,7 @@ class Fetch(Generic[T]):
         self.target = target
         self.loose: Loose = {}
         self.answer: Future[T] = Future()
+        self.is_abandoned = False
         self._what = what
         self._abandon = abandon
 
@@ -93,6 +94,7 @@ class Fetch(Generic[T]):
 
     def abandon(self) -> None:
         """Nobody waits any more: what is not under way need not come."""
+        self.is_abandoned = True
         self._abandon(self)
 
 

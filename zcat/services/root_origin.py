@@ -11,10 +11,12 @@ from functools import partial
 
 from zcat import __version__
 from zcat.errors import Busy, Closed, RootUnknown, Stale, VerbUnknown, ZcatError
+from zcat.limits import MIB
 from zcat.logs import kv
 from zcat.net.loop import Loop
 from zcat.protocol.block_messages import Blocks, BlocksReply
 from zcat.protocol.catalogue import Catalogue
+from zcat.protocol.compare_messages import Compare, Compared
 from zcat.protocol.messages import (
     Changes,
     ChunkReply,
@@ -34,6 +36,8 @@ from zcat.storage.root import Chunk, Looked, Root
 
 RETRY_S = 2.0
 """After the root could not be looked at."""
+COMPARED_BYTES_MAX = 64 * MIB
+"""So much is read for one `Compare`; what comes after it is not looked at."""
 
 log = logging.getLogger(__name__)
 
@@ -95,11 +99,11 @@ class RootOrigin:
         Raises:
             RootUnknown, DatasetUnknown, VerbUnknown: the answer to the whole request.
         """
-        if not isinstance(message, Tree | Events | Info | Chunks | Blocks | Sizes):
+        if not isinstance(message, Tree | Events | Info | Chunks | Blocks | Sizes | Compare):
             raise VerbUnknown(f"a publisher does not answer {message.verb!r}")
         if message.root != self.catalogue.root:
             raise RootUnknown(f"this publisher serves {self.catalogue.root!r}, not {message.root[:64]!r}")
-        if isinstance(message, Info | Chunks | Blocks | Sizes):
+        if isinstance(message, Info | Chunks | Blocks | Sizes | Compare):
             self.catalogue.entry(message.path)
 
     def at_hand(self, message: Message) -> Message | None:
@@ -128,9 +132,11 @@ class RootOrigin:
                 return InfoReply.of(info)
             case Sizes():
                 return SizesReply(message.lineage, (self._root.sizes(message.path, message.lineage),))
-        assert isinstance(message, Chunks | Blocks)
-        assert nchunk is not None
+        assert isinstance(message, Chunks | Blocks | Compare)
         try:
+            if isinstance(message, Compare):
+                return self._compare(message)
+            assert nchunk is not None
             read = self._read_chunk(message, nchunk)
         except Stale:
             self._post(partial(self._doubt, message.path, message.lineage))
@@ -139,6 +145,18 @@ class RootOrigin:
             return ChunkReply(message.lineage, nchunk, read.digest, (read.data,))
         frames = bytes(read.head), bytes(read.data)
         return BlocksReply(message.lineage, nchunk, read.blocks, read.digest, read.whole_digest, frames)
+
+    def _compare(self, message: Compare) -> Compared:
+        same: list[int] = []
+        nbytes = 0
+        for place, nchunk in enumerate(message.chunks):
+            chunk = self._root.chunk(message.path, message.lineage, nchunk)
+            if chunk.digest == message.digest(place):
+                same.append(nchunk)
+            nbytes += len(chunk.data)
+            if nbytes >= COMPARED_BYTES_MAX:
+                break
+        return Compared(message.lineage, tuple(same))
 
     def _read_chunk(self, message: Chunks | Blocks, nchunk: int) -> Chunk | ChunkPart:
         if isinstance(message, Chunks):

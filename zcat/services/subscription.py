@@ -203,6 +203,12 @@ class Subscription:
         """Send a request of the fetcher's."""
         return self._send(message, id)
 
+    def ask(self, message: Message) -> "Future[Any]":
+        """Ask the origin; give its answer, which may be an error, when it comes."""
+        question = _Question(message, Future())
+        self._pose(next(self._around.ids), question)
+        return question.answer
+
     def changes(self, message: Changes) -> None:
         """Take events that the origin published."""
         self._carry_out(self._follower.changes(message, self._around.loop.now_s()))

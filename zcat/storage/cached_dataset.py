@@ -56,6 +56,8 @@ class CachedDataset:
         """
         self.info = info
         self.lineage = lineage
+        self.former: CachedDataset | None = None
+        """What there is of the dataset as it was before it was written anew, cut in the same way."""
         self._budget = budget
         self._geometry = info.geometry
         nchunks = self._geometry.nchunks
@@ -85,6 +87,7 @@ class CachedDataset:
         """Let go of all files. A second call does nothing; other calls raise `Closed` from now on."""
         with self._write_lock:
             self._handles = threading.local()
+            self.former = None
             self._close_files()
 
     @property

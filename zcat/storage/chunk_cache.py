@@ -182,8 +182,27 @@ class ChunkCache:
             self._remove(lineage)
             dataset = self._open_files(self._new_lineage(folder), info)
         self._open[key] = dataset
+        if not dataset.complete:
+            dataset.former = self._former(key, dataset)
         self._keep_open(key, dataset)
         return dataset
+
+    def _former(self, key: _Key, dataset: CachedDataset) -> CachedDataset | None:
+        """Open the lineage before this one, if it was cut alike, so that chunks of both may be the same."""
+        others = [one for one in self._lineages_of(dataset.lineage.dataset_folder) if one is not dataset.lineage]
+        latest = max(others, key=lambda one: one.known_at_ns, default=None)
+        info = cache_folders.read_info(latest.folder) if latest is not None else None
+        if latest is None or info is None or info.geometry.chunksize != dataset.info.geometry.chunksize:
+            return None
+        its_key = (*key[:2], info.entry.path, info.entry.lineage, info.geometry, info.compression)
+        try:
+            former = self._open.get(its_key) or self._open_files(latest, info)
+        except (BadContent, StorageFailed) as error:
+            log.debug("no former lineage folder=%s reason=%s", latest.folder, error)
+            return None
+        self._open[its_key] = former
+        former.former = None  # nobody reads it any more but to compare
+        return former
 
     def _open_files(self, lineage: Lineage, info: DatasetInfo) -> CachedDataset:
         dataset = CachedDataset(lineage, info, self._budget)
@@ -244,6 +263,9 @@ class ChunkCache:
         with self._lock:
             for key in [key for key, one in self._recent.items() if one.lineage is lineage]:
                 del self._recent[key]
+            for one in self._open.values():
+                if one.former is not None and one.former.lineage is lineage:
+                    one.former = None
             dataset = next((one for one in self._open.values() if one.lineage is lineage), None)
             if dataset is None and lineage.folder in self._lineages:
                 with contextlib.suppress(StorageFailed):  # a broken disk gives no room; the next one may
