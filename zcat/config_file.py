@@ -7,7 +7,9 @@ What is not written keeps the default that stands in the dataclass, and nowhere 
 
 import dataclasses
 import difflib
+import math
 import re
+import sys
 import tomllib
 import types
 import typing
@@ -98,7 +100,7 @@ def parse_size(text: str) -> int:
 def nearest(word: str, known: Iterable[str]) -> str:
     """Return the end of a sentence about an unknown word: what was probably meant, or else what there is."""
     known = list(known)
-    close = difflib.get_close_matches(word, known, n=1, cutoff=0.5)
+    close = difflib.get_close_matches(word, known, n=1, cutoff=0.6)
     return f"; did you mean {close[0]!r}?" if close else f"; known: {', '.join(known)}"
 
 
@@ -137,11 +139,11 @@ def _value(value: Any, wanted: Any, key: str, where: str) -> Any:
             return parse_size(value)
         except BadConfig as error:
             raise BadConfig(f"{where}: {error.message}") from None
-    if wanted is float and type(value) is int:
-        return float(value)
+    if wanted is float and type(value) is int and abs(value) <= sys.maxsize:
+        value = float(value)
     if type(value) is not wanted:  # not isinstance: true is an int to Python, and hardly meant as one
         raise _wrong(where, "a path as text" if wanted is Path else _WORDS[wanted], value)
-    if wanted in (int, float) and not value >= 0:  # also what is not a number
+    if wanted in (int, float) and not 0 <= value < math.inf:  # also what is not a number
         raise _wrong(where, f"{_WORDS[wanted]} of at least 0", value)
     return value
 

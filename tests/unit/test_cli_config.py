@@ -114,6 +114,7 @@ def test_flags_win_over_set_over_file_over_defaults(tmp_path):
     ("assignment", "words"),
     [
         ("quota", "KEY=VALUE"),
+        ("subscriber.follow=3", r"--set 'subscriber.follow=3': \[subscriber\] follow: wanted a list"),
         ("qota_bytes=1", "did you mean 'quota_bytes'"),
         ("htpt.port=1", "did you mean 'http'"),
         ("http.port=many", "wanted an integer"),
