@@ -101,9 +101,12 @@ def _run(arguments: list[str]) -> int:
     _check_command(arguments)
     parser = make_parser()
     try:
-        args = parser.parse_args(arguments)
+        args, unknown = parser.parse_known_args(arguments)
     except SystemExit as done:  # of --help and --version
         return int(done.code or 0)
+    if unknown:
+        called = f"zcat {args.command}" if args.command else "zcat"
+        raise BadRequest(f"unrecognized arguments: {' '.join(unknown)}; see '{called} --help'")
     if args.command is None:
         parser.print_help()
         return exits.OK

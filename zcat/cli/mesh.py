@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
 WATCH_S = 2.0
 WATCH_MIN_S = 0.2
+WATCH_MAX_S = 86400.0
 SLOW_SHOWN_MAX = 10
 
 _TO_THE_TOP_AND_CLEAR = "\x1b[H\x1b[J"
@@ -67,7 +68,7 @@ def _add_common(parser: argparse.ArgumentParser, run: Callable[[argparse.Namespa
     parser.add_argument(
         "--watch",
         nargs="?",
-        type=float,
+        type=_seconds,
         const=WATCH_S,
         metavar="SECONDS",
         help=f"show it again and again, until Ctrl-C [{WATCH_S:g}]",
@@ -75,6 +76,13 @@ def _add_common(parser: argparse.ArgumentParser, run: Callable[[argparse.Namespa
     flags.add_config(parser)
     flags.add_reading(parser)
     parser.set_defaults(run=run)
+
+
+def _seconds(text: str) -> float:
+    seconds = float(text)
+    if not WATCH_MIN_S <= seconds <= WATCH_MAX_S:  # also what is not a number
+        raise argparse.ArgumentTypeError(f"{text!r}: wanted seconds from {WATCH_MIN_S:g} to {WATCH_MAX_S:g}")
+    return seconds
 
 
 def _run(args: argparse.Namespace, what: str, show: Callable[[list[Row]], None]) -> int:
@@ -87,7 +95,7 @@ def _run(args: argparse.Namespace, what: str, show: Callable[[list[Row]], None])
         with contextlib.suppress(KeyboardInterrupt):  # which is how one ends it
             while True:
                 _draw(look, what, show, args.json)
-                clock.sleep(max(args.watch, WATCH_MIN_S))
+                clock.sleep(args.watch)
     return exits.OK
 
 

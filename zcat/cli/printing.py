@@ -56,6 +56,11 @@ def lines(value: str) -> str:
     return "".join(c if c in "\n\t" or c.isprintable() else "\ufffd" for c in value.replace("\r\n", "\n"))
 
 
+def things(value: int, name: str) -> str:
+    """Write how many there are of something."""
+    return f"{value} {name}" if value == 1 else f"{value} {name}s"
+
+
 def count(value: int) -> str:
     """Write a number of things."""
     return str(value)

@@ -33,7 +33,7 @@ def add(commands: Any) -> None:
     parser.add_argument(
         "--fit", metavar="SIZES", help="made small: at most so many items along the last axes, such as 20x10"
     )
-    parser.add_argument("--reduce", default="mean", help="how: mean, min, max or stride (default: mean)")
+    parser.add_argument("--reduce", metavar="HOW", help="with --fit: mean, min, max or stride [mean]")
     parser.add_argument("--all", action="store_true", help="print every item, however many there are")
     flags.add_reading(parser, has_json=False)
     parser.set_defaults(run=run)
@@ -44,6 +44,8 @@ def run(args: argparse.Namespace) -> int:
     import zcat
 
     address, inside = split_slice(args.address)
+    if args.reduce is not None and args.fit is None:
+        raise BadRequest(f"--reduce {args.reduce} says how, and --fit SIZES to what; wanted both, or none")
     with zcat.connect(flags.url_of(args)) as client:
         dataset = client.open(address)
         if dataset.info.geometry.array is not None and args.fit is not None:
@@ -93,7 +95,7 @@ def _preview_text(array: "Array", inside: str | None, args: argparse.Namespace) 
     import numpy as np
 
     key = key_of(inside, array.shape) or ...
-    small = array.preview(key, fit=args.fit, reduce=args.reduce, field=args.field)
+    small = array.preview(key, fit=args.fit, reduce=args.reduce or "mean", field=args.field)
     if not small.exact:
         print(f"zcat: a sample: {small.chunks} of {small.chunks_of} chunks were read", file=sys.stderr)
     is_summary = small.values.size > ITEMS_MAX and not args.all
