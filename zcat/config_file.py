@@ -62,11 +62,14 @@ def check(section: type, written: Mapping[str, Any], where: str) -> Values:
         BadConfig: a key is none of the fields, or a value has another type; the message begins with ``where``.
     """
     wanted = typing.get_type_hints(section)
-    fields = [field.name for field in dataclasses.fields(section)]
-    for key in written:
+    fields = {field.name: field for field in dataclasses.fields(section)}
+    found = {}
+    for key, value in written.items():
         if key not in fields:
             raise BadConfig(f"{where} has no key {shown(key)}{nearest(key, fields)}")
-    return {key: _value(value, wanted[key], key, f"{where} {key}") for key, value in written.items()}
+        found[key] = _value(value, wanted[key], key, f"{where} {key}")
+        _check_bounds(found[key], fields[key].metadata, f"{where} {key}")
+    return found
 
 
 def make(section: type[T], values: Mapping[str, Any], where: str = "configuration") -> T:
@@ -146,6 +149,13 @@ def _value(value: Any, wanted: Any, key: str, where: str) -> Any:
     if wanted in (int, float) and not 0 <= value < math.inf:  # also what is not a number
         raise _wrong(where, f"{_WORDS[wanted]} of at least 0", value)
     return value
+
+
+def _check_bounds(value: Any, bounds: Mapping[str, Any], where: str) -> None:
+    """Refuse a number beyond what its field says of it in its metadata: ``least`` and ``most``."""
+    least, most = bounds.get("least", 0), bounds.get("most", math.inf)
+    if bounds and not least <= value <= most:
+        raise _wrong(where, f"at least {least:g}" if value < least else f"at most {most:g}", value)
 
 
 def _wrong(where: str, wanted: str, value: Any) -> BadConfig:
