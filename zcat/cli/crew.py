@@ -129,6 +129,7 @@ class Crew:
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             pass_fds=files,
+            process_group=0,  # Ctrl-C in a terminal is for this process, which then ends the workers
             env={"MALLOC_ARENA_MAX": ARENAS_MAX, **os.environ},
         )
         assert process.stdin is not None
