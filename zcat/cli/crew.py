@@ -182,7 +182,8 @@ class _Post:
                 process.wait(max(0.0, deadline_s - time.monotonic()))
             except subprocess.TimeoutExpired:
                 process.kill()
-        self._thread.join(1.0)
+        if self._thread.ident is not None:  # else the address could not be had, and nobody was started
+            self._thread.join(1.0)
 
     def _run(self) -> None:
         pause_s = PAUSE_MIN_S
