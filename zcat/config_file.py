@@ -100,11 +100,19 @@ def parse_size(text: str) -> int:
     return round(float(number) * base**power) if "." in number else int(number) * base**power
 
 
-def nearest(word: str, known: Iterable[str]) -> str:
-    """Return the end of a sentence about an unknown word: what was probably meant, or else what there is."""
+def nearest(word: str, known: Iterable[str], otherwise: str | None = None) -> str:
+    """Return the end of a sentence about an unknown word: what was probably meant, or else what there is.
+
+    Args:
+        word: the unknown one.
+        known: the others.
+        otherwise: what to say instead of all of them.
+    """
     known = list(known)
     close = difflib.get_close_matches(word, known, n=1, cutoff=0.6)
-    return f"; did you mean {close[0]!r}?" if close else f"; known: {', '.join(known)}"
+    if close:
+        return f"; did you mean {close[0]!r}?"
+    return f"; {otherwise or 'known: ' + ', '.join(known)}"
 
 
 def _read(path: Path) -> dict[str, Any]:

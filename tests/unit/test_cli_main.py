@@ -58,6 +58,7 @@ def test_a_word_that_is_neither_command_nor_file_names_the_nearest_command(capsy
     status, out, err = run(capsys, "shwo")
     assert (status, out) == (exits.REFUSED, "")
     assert err == "zcat: bad-request: 'shwo' is neither a command nor a file; did you mean 'show'?\n"
+    assert run(capsys, "nope.gz")[2].endswith("; 'zcat --help' lists the commands\n")
 
 
 def test_a_folder_is_told_from_a_command(capsys, tmp_path):

@@ -124,7 +124,8 @@ def _check_command(arguments: list[str]) -> None:
         name = shown(arguments[0])
         if os.path.isdir(arguments[0]):
             raise BadRequest(f"{name} is a folder, and no command; 'zcat up {arguments[0]}' shares it")
-        raise BadRequest(f"{name} is neither a command nor a file{nearest(arguments[0], COMMANDS)}")
+        advice = nearest(arguments[0], COMMANDS, otherwise="'zcat --help' lists the commands")
+        raise BadRequest(f"{name} is neither a command nor a file{advice}")
 
 
 def _open_what_is_closed() -> None:
