@@ -238,7 +238,7 @@ def _publisher(row: Row) -> Row:
         "root": row["name"],
         "owner": row["owner"][:OWNER_HEX_SHOWN],
         "state": "contested" if row["contested"] else row["state"],
-        "lease": row["lease_left_s"],
+        "lease": row["lease_left_s"] if row["lease_left_s"] >= 0 else None,  # of a claim that stands no more
         "life": row["incarnation"],
         "seq": row["seq"],
         "lag": row["lag"],
