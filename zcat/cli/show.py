@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from zcat.cli import exits, flags
 from zcat.cli.printing import lines, size, text
-from zcat.cli.selecting import key_of, split_slice
+from zcat.cli.selecting import bytes_of, key_of, split_slice
 from zcat.errors import BadRequest, BadSelection
 
 if TYPE_CHECKING:
@@ -115,18 +115,14 @@ def _slice(axis: range) -> slice:
 
 
 def _print_bytes(frame: "ByteFrame", inside: str | None, is_all: bool) -> None:
-    start, stop = 0, frame.nbytes
-    if inside is not None:
-        (part, *rest) = key_of(inside, (frame.nbytes,))
-        if rest or not isinstance(part, slice) or part.step not in (None, 1):
-            raise BadRequest(f"[{inside}]: wanted [START:STOP] in bytes, since {frame.address} has no axes")
-        start, stop, _ = part.indices(frame.nbytes)
-    shown = frame.read(start, stop if is_all else min(stop, start + TEXT_BYTES_MAX))
+    asked = bytes_of(inside, frame.nbytes)
+    part = asked if is_all else asked[:TEXT_BYTES_MAX]
+    shown = frame.read(part.start, part.stop) if part else b""
     words = _as_text(shown)
     if words is None and not is_all:
         shown = shown[:HEX_BYTES_MAX]
-    print((lines(words) if words is not None else _as_hex(shown, start)).removesuffix("\n"))
-    left = stop - start - len(shown)
+    print((lines(words) if words is not None else _as_hex(shown, part.start)).removesuffix("\n"))
+    left = len(asked) - len(shown)
     if left > 0:
         what = f"{size(left)} more of {text(frame.address)}: 'zcat get' copies it, --all prints it"
         print(f"zcat: {what}", file=sys.stderr)
