@@ -7,7 +7,7 @@ import time as clock
 from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
-from zcat.cli import exits, flags
+from zcat.cli import exits, flags, running
 from zcat.cli.printing import count, duration, print_json, print_table, size, text, yes
 from zcat.cli.settings import Settings
 from zcat.config import DEFAULT_BROKER
@@ -92,7 +92,8 @@ def _run(args: argparse.Namespace, what: str, show: Callable[[list[Row]], None])
             print_json({what: rows}) if args.json else show(rows)
             is_somebody_there = what != "brokers" or any(row["state"] == "here" for row in rows)
             return exits.OK if is_somebody_there else exits.UNREACHABLE
-        with contextlib.suppress(KeyboardInterrupt):  # which is how one ends it
+        # which is how one ends it, also in the background of a script, where SIGINT is ignored at first
+        with running.terminated_as_interrupted(), contextlib.suppress(KeyboardInterrupt):
             while True:
                 _draw(look, what, show, args.json)
                 clock.sleep(args.watch)
