@@ -97,8 +97,8 @@ def run_unfollow(args: argparse.Namespace) -> int:
     parse_root(args.root)
     with _client(args) as client:
         client.unfollow(args.root)
-    if args.json:
-        print_json({"name": args.root, "followed": False})
+    told = {"name": args.root, "followed": False}
+    print_json(told) if args.json else print(f"no longer following {args.root}")
     return exits.OK
 
 
