@@ -3,12 +3,24 @@
 Durations end in ``_s`` (seconds), sizes in ``_bytes``. ``zcat.config_file`` reads them from TOML.
 """
 
-from dataclasses import dataclass
+import math
+from dataclasses import dataclass, field
+from typing import TypeVar
 
 from zcat.limits import GIB, KIB, MIB
 
 DEFAULT_BROKER = "tcp://127.0.0.1:5560"
 """Where a broker's directory listens, unless told otherwise."""
+
+Number = TypeVar("Number", int, float)
+
+
+def _within(default: Number, least: float, most: float = math.inf) -> Number:
+    """Declare a setting for which not any number from 0 on will do.
+
+    Beyond its bounds, a service would not start, never rest, or never answer. `zcat.config_file` looks at them.
+    """
+    return field(default=default, metadata={"least": least, "most": most})
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,8 +48,8 @@ class BrokerConfig:
     """A file on a file system that all share, into which the broker writes its endpoint while it runs."""
     lease_min_s: float = 1.0
     """The lease that a publisher asks for is moved into these bounds."""
-    lease_max_s: float = 300.0
-    records_max: int = 100_000
+    lease_max_s: float = _within(300.0, least=1.0)
+    records_max: int = _within(100_000, least=1)
     """Claims listed at a time; beyond, new publishers are told that the broker is busy."""
     events_bytes: int = 64 * MIB
     """Queued for one subscriber, or for one other broker, that does not keep up: it is put out when more waits,
@@ -73,11 +85,11 @@ class SubscriberConfig:
     """Small parts of chunks are fetched in blocks; else always whole chunks."""
     prefetch_bytes: int = 32 * MIB
     """Compressed bytes that are fetched ahead of a reader who goes on in equal steps; 0: none."""
-    fetch_timeout_s: float = 30.0
+    fetch_timeout_s: float = _within(30.0, least=0.1)
     """How long a read waits for a window of chunks before it fails."""
-    quiet_after_s: float = 3.5
+    quiet_after_s: float = _within(3.5, least=2.0)
     """Without a sign of life for so long, a publisher counts as away."""
-    storing_threads: int = 2
+    storing_threads: int = _within(2, least=1)
     """Threads that check digests and write chunks."""
     share: bool = True
     """Other subscribers of the same roots may be sent here for chunks that are in the cache."""
@@ -119,23 +131,23 @@ class PublisherConfig:
     """Subscribers on this host are offered a Unix socket, beside the network, in the state folder."""
     lease_s: float = 20.0
     """How long brokers list the root without a sign of life."""
-    renew_s: float = 2.0
+    renew_s: float = _within(2.0, least=0.02)
     """Between two signs of life."""
     settle_s: float = 0.1
     """A file that was modified less than so long ago is taken to be in the making."""
-    poll_s: float = 2.0
+    poll_s: float = _within(2.0, least=0.02)
     """Between two looks at the folder where the system does not tell of changes."""
-    rescan_s: float = 60.0
+    rescan_s: float = _within(60.0, least=0.02)
     """Between two looks at all of it where it does."""
     track: bool = True
     """Subscribers that want the same chunks are sent to one another, once some of them have them."""
-    io_threads: int = 2
+    io_threads: int = _within(2, least=1)
     """Threads that read and compress chunks."""
-    hdf5_workers: int = 2
+    hdf5_workers: int = _within(2, least=1)
     """Processes that read HDF5 files, at most; they run while they are asked."""
-    peer_bytes: int = 32 * MIB
+    peer_bytes: int = _within(32 * MIB, least=64 * KIB)
     """Read for one peer and not yet taken by it."""
-    total_bytes: int = 256 * MIB
+    total_bytes: int = _within(256 * MIB, least=64 * KIB)
     """The same for all peers."""
     quota_bytes: int = 10 * GIB
     """What compressed copies of plain files and of HDF5 datasets may take on disk."""
@@ -149,15 +161,15 @@ class HttpConfig:
 
     host: str = "127.0.0.1"
     """Address or name to bind. Whatever is not this host's own loopback opens the data to others."""
-    port: int = 8000
+    port: int = _within(8000, least=0, most=65535)
     """0 takes any free one."""
     workers: int = 0
     """Processes of ``zcat subscribe`` that answer; 0: one for each core, but no more than 8. With 1 the subscriber
     answers itself."""
-    threads: int = 32
+    threads: int = _within(32, least=1)
     """For requests, in each process. Those that wait for other hosts, or for slow clients of large downloads, keep
     one each."""
-    connections_max: int = 4096
+    connections_max: int = _within(4096, least=1)
     """Further ones wait until one of these ends."""
     idle_timeout_s: float = 20.0
     """A connection without a request, or a client that takes nothing of its answer, is closed after this."""
@@ -165,7 +177,7 @@ class HttpConfig:
     """From the first byte of a request to the end of its header."""
     body_rate_min_bytes: int = 4 * KIB
     """Per second, that a client must send on average once ``header_deadline_s`` is over."""
-    header_max_bytes: int = 16 * KIB
+    header_max_bytes: int = _within(16 * KIB, least=KIB)
     """Of a request: its first line and all headers."""
     body_max_bytes: int = 16 * MIB
     """Of a request: coordinates, for instance."""

@@ -7,7 +7,9 @@ What is not written keeps the default that stands in the dataclass, and nowhere 
 
 import dataclasses
 import difflib
+import math
 import re
+import sys
 import tomllib
 import types
 import typing
@@ -60,11 +62,14 @@ def check(section: type, written: Mapping[str, Any], where: str) -> Values:
         BadConfig: a key is none of the fields, or a value has another type; the message begins with ``where``.
     """
     wanted = typing.get_type_hints(section)
-    fields = [field.name for field in dataclasses.fields(section)]
-    for key in written:
+    fields = {field.name: field for field in dataclasses.fields(section)}
+    found = {}
+    for key, value in written.items():
         if key not in fields:
             raise BadConfig(f"{where} has no key {shown(key)}{nearest(key, fields)}")
-    return {key: _value(value, wanted[key], key, f"{where} {key}") for key, value in written.items()}
+        found[key] = _value(value, wanted[key], key, f"{where} {key}")
+        _check_bounds(found[key], fields[key].metadata, f"{where} {key}")
+    return found
 
 
 def make(section: type[T], values: Mapping[str, Any], where: str = "configuration") -> T:
@@ -95,11 +100,19 @@ def parse_size(text: str) -> int:
     return round(float(number) * base**power) if "." in number else int(number) * base**power
 
 
-def nearest(word: str, known: Iterable[str]) -> str:
-    """Return the end of a sentence about an unknown word: what was probably meant, or else what there is."""
+def nearest(word: str, known: Iterable[str], otherwise: str | None = None) -> str:
+    """Return the end of a sentence about an unknown word: what was probably meant, or else what there is.
+
+    Args:
+        word: the unknown one.
+        known: the others.
+        otherwise: what to say instead of all of them.
+    """
     known = list(known)
-    close = difflib.get_close_matches(word, known, n=1, cutoff=0.5)
-    return f"; did you mean {close[0]!r}?" if close else f"; known: {', '.join(known)}"
+    close = difflib.get_close_matches(word, known, n=1, cutoff=0.6)
+    if close:
+        return f"; did you mean {close[0]!r}?"
+    return f"; {otherwise or 'known: ' + ', '.join(known)}"
 
 
 def _read(path: Path) -> dict[str, Any]:
@@ -137,13 +150,20 @@ def _value(value: Any, wanted: Any, key: str, where: str) -> Any:
             return parse_size(value)
         except BadConfig as error:
             raise BadConfig(f"{where}: {error.message}") from None
-    if wanted is float and type(value) is int:
-        return float(value)
+    if wanted is float and type(value) is int and abs(value) <= sys.maxsize:
+        value = float(value)
     if type(value) is not wanted:  # not isinstance: true is an int to Python, and hardly meant as one
         raise _wrong(where, "a path as text" if wanted is Path else _WORDS[wanted], value)
-    if wanted in (int, float) and not value >= 0:  # also what is not a number
+    if wanted in (int, float) and not 0 <= value < math.inf:  # also what is not a number
         raise _wrong(where, f"{_WORDS[wanted]} of at least 0", value)
     return value
+
+
+def _check_bounds(value: Any, bounds: Mapping[str, Any], where: str) -> None:
+    """Refuse a number beyond what its field says of it in its metadata: ``least`` and ``most``."""
+    least, most = bounds.get("least", 0), bounds.get("most", math.inf)
+    if bounds and not least <= value <= most:
+        raise _wrong(where, f"at least {least:g}" if value < least else f"at most {most:g}", value)
 
 
 def _wrong(where: str, wanted: str, value: Any) -> BadConfig:

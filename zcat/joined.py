@@ -125,7 +125,7 @@ class JoinedBackend:
         """Return what is known of the newest version."""
         info = self._subscriber.on_version(*address, lambda dataset: dataset.info)
         if info.entry.kind is Kind.GROUP:
-            raise DatasetUnknown(f"{address} is a group; wanted a dataset, the group's are in client.list()")
+            raise DatasetUnknown(f"{address} is a folder; wanted one of the datasets in it")
         return info
 
     def attributes(self, address: Address) -> dict[str, Any]:

@@ -109,6 +109,15 @@ def test_a_text_is_shown_as_text(run, dataset):
     assert run("show", "example/about/stations.txt[2:10]") == text[2:10] + "\n"
 
 
+def test_a_part_of_a_text_is_shown_and_exported(run, dataset, tmp_path):
+    words = dataset("about/stations.txt").read()
+    for inside, part in (("[]", words), ("[...]", words), ("[3:20]", words[3:20]), ("[20:3]", b"")):
+        shown = run("show", f"example/about/stations.txt{inside}")
+        assert shown == part.decode().removesuffix("\n") + "\n"
+        run("export", f"example/about/stations.txt{inside}", "part.raw")
+        assert (tmp_path / "part.raw").read_bytes() == part
+
+
 def test_what_is_not_there_or_does_not_fit_is_one_line_and_a_status(run):
     assert run("ls", "nothing", status=exits.MISSING).startswith("zcat: root-unknown: ")
     for command in ("ls", "info", "show", "get"):
@@ -205,7 +214,7 @@ def test_what_is_no_file_is_not_replaced(run, tmp_path):
 
 
 def test_a_root_is_forgotten_and_followed_again(run):
-    run("unfollow", "example")
+    assert run("unfollow", "example") == "no longer following example\n"
     assert "zcat follow example" in run("ls", "example", status=exits.MISSING)
     assert json.loads(run("roots", "--json"))[0]["followed"] is False
     assert "7 datasets" in run("follow", "example")

@@ -184,6 +184,16 @@ def test_a_plain_req_socket_is_answered(folder, context):
         assert (refused.code, after.service) == ("bad-request", "publisher")
 
 
+def test_a_chunk_that_is_asked_for_twice_in_one_request_is_given_once(folder, context):
+    write_array(folder / "a.b2nd", np.arange(100), chunks=(10,))
+    with publishing(folder) as publisher:
+        peer = Peer(context, publisher)
+        entries, _ = peer.tree()
+        peer.say(Chunks("sst", "a.b2nd", entries["a.b2nd"].lineage, (3, 5, 3)))
+        assert {peer.hear().message.nchunk for _ in range(2)} == {3, 5}
+        assert isinstance(peer.ask(Ping()), Pong)  # nothing else is on its way
+
+
 def test_a_ping_says_who_answers_and_how_far_it_is(folder, context):
     with publishing(folder) as publisher:
         pong = Peer(context, publisher).ask(Ping())

@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 import urllib.request
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -28,7 +29,10 @@ def crew(tmp_path, network):
         *("--cache", str(tmp_path / "cache"), "--http", "127.0.0.1:0", "--workers", "2", "--json"),
     )
     with contextlib.ExitStack() as stack:
-        process = stack.enter_context(subprocess.Popen(command, stdout=subprocess.PIPE, cwd=tmp_path))
+        said = stack.enter_context(open(tmp_path / "said", "w"))
+        process = stack.enter_context(
+            subprocess.Popen(command, stdout=subprocess.PIPE, stderr=said, cwd=tmp_path, start_new_session=True)
+        )
         stack.callback(process.kill)
         url = json.loads(process.stdout.readline())["http"]
         eventually(lambda: get(f"{url}/api/fetch/sst/x.b2nd?slice_=3,4&fmt=raw"), retried=OSError)
@@ -84,3 +88,42 @@ def test_a_subscriber_that_is_stopped_ends_all_workers_in_time(crew, number, tmp
     assert time.monotonic() - begun_s < STOP_S * SLACK
     assert not any(map(is_alive, pids))
     assert not (tmp_path / "cache" / "run").exists()
+
+
+def test_a_signal_that_reaches_everybody_is_no_accident(crew, tmp_path):
+    """As systemd stops a service: SIGTERM to each of its processes."""
+    process, url = crew
+    pids = [worker["pid"] for worker in workers(url)]
+    for pid in (process.pid, *pids):
+        os.kill(pid, signal.SIGTERM)
+    assert process.wait(30) == 0
+    assert not any(map(is_alive, pids))
+    assert "Traceback" not in (tmp_path / "said").read_text()
+
+
+def test_ctrl_c_while_the_workers_start_is_no_accident(tmp_path):
+    command = (
+        *(sys.executable, "-m", "zcat", "subscribe", "--broker", "tcp://127.0.0.1:1", "--cache", "cache"),
+        *("--http", "127.0.0.1:0", "--workers", "2"),
+    )
+    with (
+        open(tmp_path / "said", "w") as said,
+        subprocess.Popen(command, stdout=said, stderr=said, cwd=tmp_path, start_new_session=True) as process,
+    ):
+        try:
+            began = eventually(lambda: children(process.pid))
+            os.killpg(process.pid, signal.SIGINT)  # which is what a terminal does
+            assert process.wait(30) == 0
+            eventually(lambda: not any(map(is_alive, began)))
+        finally:
+            process.kill()
+    assert "Traceback" not in (tmp_path / "said").read_text()
+
+
+def children(pid):
+    """Processes that any thread of it started."""
+    found = []
+    for path in Path(f"/proc/{pid}/task").glob("*/children"):
+        with contextlib.suppress(OSError):
+            found += map(int, path.read_text().split())
+    return found

@@ -119,7 +119,7 @@ def test_three_commands_with_the_files_of_conf_work_together(start, data, tmp_pa
     ]
     url = processes[-1][1]["http"]
     # the subscriber is ready before its roots are: following waits for the catalogue
-    assert zcat("follow", "example", "--url", url).stdout == "following example: 1 datasets\n"
+    assert zcat("follow", "example", "--url", url).stdout == "following example: 1 dataset\n"
     assert zcat("show", "example/a.b2nd[9, -3:]", "--url", url).stdout == "[997 998 999]\n"
     for process, _ in reversed(processes):
         status, seconds = stop(process)
@@ -153,12 +153,14 @@ def test_the_installed_script_hands_over_to_gzip(tmp_path):
     assert (done.returncode, done.stdout) == (0, b"content")
 
 
-def test_brokers_are_watched_until_an_interrupt(start):
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_brokers_are_watched_until_an_interrupt(start, number):
     _, ready = start("broker", "--listen", "tcp://127.0.0.1:0", "--log-level", "warning")
     command = [*ZCAT, "brokers", "--broker", *ready["brokers"], "--watch", "0.2", "--json"]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+    in_background = ["sh", "-c", "trap '' INT; exec \"$@\"", "sh", *command]  # as a script's "&" does it
+    with subprocess.Popen(in_background, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
         looks = [json.loads(process.stdout.readline()) for _ in range(3)]
-        process.send_signal(signal.SIGINT)
+        process.send_signal(number)
         _, complaints = process.communicate(timeout=30)
     assert [look["brokers"][0]["state"] for look in looks] == ["here"] * 3
     assert (process.returncode, complaints) == (0, "")

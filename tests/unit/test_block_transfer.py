@@ -11,7 +11,7 @@ from zcat.protocol.block_transfer import AskBlocks, BlockLimits, BlocksDone, Blo
 from zcat.protocol.transfer import DatasetKey
 
 KEY = DatasetKey("sst", "a" * 32, "t.b2nd", "f" * 32)
-OTHER = replace(KEY, path="u.b2nd")
+OTHER = KEY._replace(path="u.b2nd")
 ORIGIN = KEY.origin
 LIMITS = BlockLimits(credit_bytes=1000, reply_wait_s=5, attempts_max=3, resend_after_s=0.05, parts_max=100)
 

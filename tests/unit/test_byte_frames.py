@@ -50,9 +50,14 @@ class File:
 
 
 @pytest.mark.parametrize("size", [0, 1, 1000, CHUNK_BYTES, CHUNK_BYTES + 1, 3 * CHUNK_BYTES - 7])
-@pytest.mark.parametrize("kind", ["text", "random"])
+@pytest.mark.parametrize("kind", ["text", "random", "zeros", "ones"])
 def test_a_file_of_any_size_comes_back(tmp_path, kept, size, kind):
-    content = os.urandom(size) if kind == "random" else (b"words and words " * (size // 16 + 1))[:size]
+    content = {
+        "text": (b"words and words " * (size // 16 + 1))[:size],
+        "random": os.urandom(size),
+        "zeros": bytes(size),  # as in a sparse file
+        "ones": b"\1" * size,
+    }[kind]
     (tmp_path / "file").write_bytes(content)
 
     with File(tmp_path / "file", kept) as file:

@@ -110,10 +110,31 @@ def test_flags_win_over_set_over_file_over_defaults(tmp_path):
     assert settings.http("127.0.0.1:5").port == 5
 
 
+BOUNDED = [
+    (section, field.name)
+    for section, made in SECTIONS.items()
+    for field in dataclasses.fields(made)
+    if field.metadata
+]
+
+
+@pytest.mark.parametrize(("section", "name"), BOUNDED)
+def test_what_no_service_could_work_with_is_refused(section, name):
+    (field,) = [field for field in dataclasses.fields(SECTIONS[section]) if field.name == name]
+    least, most = field.metadata["least"], field.metadata["most"]
+    assert least <= field.default <= most
+    Settings(Args(set=[f"{name}={least}"]), section)
+    with pytest.raises(BadConfig, match=f"{name}: wanted"):
+        Settings(Args(set=[f"{name}={least - 1 if isinstance(least, int) else least / 2}"]), section)
+    with pytest.raises(BadConfig, match=f"{name}: wanted"):
+        Settings(Args(set=[f"{name}={most + 1}"]), section)
+
+
 @pytest.mark.parametrize(
     ("assignment", "words"),
     [
         ("quota", "KEY=VALUE"),
+        ("subscriber.follow=3", r"--set 'subscriber.follow=3': \[subscriber\] follow: wanted a list"),
         ("qota_bytes=1", "did you mean 'quota_bytes'"),
         ("htpt.port=1", "did you mean 'http'"),
         ("http.port=many", "wanted an integer"),

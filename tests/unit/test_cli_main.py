@@ -58,6 +58,7 @@ def test_a_word_that_is_neither_command_nor_file_names_the_nearest_command(capsy
     status, out, err = run(capsys, "shwo")
     assert (status, out) == (exits.REFUSED, "")
     assert err == "zcat: bad-request: 'shwo' is neither a command nor a file; did you mean 'show'?\n"
+    assert run(capsys, "nope.gz")[2].endswith("; 'zcat --help' lists the commands\n")
 
 
 def test_a_folder_is_told_from_a_command(capsys, tmp_path):
@@ -73,6 +74,44 @@ def test_a_wrong_command_line_is_one_line_and_status_2(arguments, capsys):
     assert err.startswith("zcat: bad-request: ")
     assert err.count("\n") == 1
     assert "--help'" in err
+
+
+@pytest.mark.parametrize("command", ["up", "ls", "publish"])
+def test_an_unknown_option_leads_to_the_help_of_its_command(command, capsys):
+    assert run(capsys, command, "a", "--nonsense")[2].endswith(f"; see 'zcat {command} --help'\n")
+
+
+@pytest.mark.parametrize("seconds", ["0", "-1", "nan", "inf", "1e9", "x"])
+def test_to_watch_needs_a_time(seconds, capsys):
+    status, _, err = run(capsys, "brokers", "--watch", seconds)
+    assert status == exits.REFUSED
+    assert seconds in err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "status", "words"),
+    [
+        (("publish", "sst"), exits.REFUSED, "wanted NAME and PATH, got 'sst' alone"),
+        (("publish", "sst", "/nowhere/at/all"), exits.MISSING, "'/nowhere/at/all': no such folder or file"),
+        (("import", "/nowhere.h5", "x"), exits.MISSING, "'/nowhere.h5': no such file"),
+        (("subscribe", "--no-share", "--share-listen", "tcp://*:0"), exits.REFUSED, "not allowed with"),
+        (("show", "a/b", "--reduce", "min"), exits.REFUSED, "--fit SIZES"),
+        (("brokers", "--broker", "tcp://127.0.0.1:1", "--json"), exits.UNREACHABLE, ""),
+    ],
+)
+def test_a_mistake_is_said_before_anything_is_done(arguments, status, words, capsys):
+    found, _, err = run(capsys, *arguments)
+    assert (found, words in err) == (status, True), err
+
+
+def test_a_broker_that_is_silent_is_named_once(capsys):
+    out = run(capsys, "brokers", "--broker", "tcp://127.0.0.1:1")[1]
+    assert out.endswith("\ntcp://127.0.0.1:1: nobody there takes a message\n")
+
+
+def test_what_is_to_be_copied_from_a_help_is_in_one_piece(capsys):
+    out = run(capsys, "completion", "--help")[1]
+    assert "zcat completion bash > ~/.local/share/bash-completion/completions/zcat\n" in out
 
 
 def test_an_address_where_nobody_answers_is_one_line_and_status_5(capsys):

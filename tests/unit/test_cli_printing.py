@@ -1,6 +1,9 @@
 import json
+import time
 
-from zcat.cli import printing
+import pytest
+
+from zcat.cli import mesh, printing
 
 
 def test_a_table_to_a_pipe_is_in_full_width_and_without_colours(capsys):
@@ -47,3 +50,20 @@ def test_json_is_one_line(capsys):
     out = capsys.readouterr().out
     assert out.count("\n") == 1
     assert json.loads(out) == {"a": ["ü", None]}
+
+
+@pytest.mark.parametrize(("zone", "shown"), [("UTC", "2026-11-22 19:53"), ("Asia/Tokyo", "2026-11-23 04:53")])
+def test_times_are_those_of_the_readers_zone(zone, shown, monkeypatch):
+    with monkeypatch.context() as around:
+        around.setenv("TZ", zone)
+        time.tzset()
+        assert printing.time("2026-11-22T19:53:35Z") == shown
+    time.tzset()
+
+
+def test_a_claim_that_stands_no_more_has_no_lease(capsys):
+    row = {"name": "sst", "owner": "ab" * 16, "state": "withdrawn", "contested": False, "lease_left_s": -900.0}
+    row |= dict.fromkeys(("incarnation", "seq", "lag", "round_trip_s"), 0) | {"answers": False, "counts": {}}
+    row |= {"kind": "publisher", "brokers": [], "endpoints": []}
+    mesh._show_peers([row])
+    assert capsys.readouterr().out.splitlines()[1].split()[:4] == ["sst", "abababab", "withdrawn", "-"]

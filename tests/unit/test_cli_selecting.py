@@ -4,7 +4,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hn
 
-from zcat.cli.selecting import Part, boxes, split_slice
+from zcat.cli.selecting import Part, boxes, bytes_of, split_slice
 from zcat.cli.show import array_text
 from zcat.errors import BadRequest, BadSelection
 from zcat.model.selection import slice_text
@@ -143,3 +143,28 @@ def test_a_slice_that_does_not_fit_is_refused():
 def test_a_field_of_what_has_none_is_refused_as_such():
     with pytest.raises(BadSelection, match="have no fields"):
         array_text(Source(np.zeros(3)), None, "b")
+
+
+@pytest.mark.parametrize(
+    ("inside", "wanted"),
+    [
+        (None, b"hello"),
+        ("", b"hello"),
+        ("...", b"hello"),
+        ("1:3", b"el"),
+        ("-3:", b"llo"),
+        ("3:1", b""),
+        (":99", b"hello"),
+        ("..., 2:", b"llo"),
+    ],
+)
+def test_bytes_are_taken_as_python_takes_them(inside, wanted):
+    part = bytes_of(inside, 5)
+    assert b"hello"[part.start : part.stop] == wanted
+    assert len(part) == len(wanted)
+
+
+@pytest.mark.parametrize("inside", ["2", "::2", "::-1", "0:1,0:1"])
+def test_bytes_have_neither_axes_nor_steps(inside):
+    with pytest.raises((BadRequest, BadSelection)):
+        bytes_of(inside, 5)

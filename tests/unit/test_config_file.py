@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from zcat.config_file import check, load, make, parse_size
+from zcat.config_file import check, load, make, nearest, parse_size
 from zcat.errors import BadConfig
 
 
@@ -131,9 +131,21 @@ def test_a_number_of_bytes_is_read_exactly(nbytes):
     assert check(Sample, {"quota_bytes": str(nbytes)}, "")["quota_bytes"] == nbytes
 
 
-@pytest.mark.parametrize("line", ["workers = -5", "lease_s = -0.5", "lease_s = nan", "quota_bytes = -1"])
+@pytest.mark.parametrize(
+    "line",
+    ["workers = -5", "lease_s = -0.5", "lease_s = -2", "lease_s = nan", "lease_s = inf", "quota_bytes = -1"],
+)
 def test_numbers_below_zero_are_refused(tmp_path, line):
     assert "of at least 0, got" in refusal(tmp_path, f"[sample]\n{line}")
+
+
+def test_an_integer_that_is_no_number_of_seconds_is_refused(tmp_path):
+    assert "wanted a number, got 1000" in refusal(tmp_path, f"[sample]\nlease_s = {10**400}")
+
+
+def test_a_word_that_is_like_none_gets_all_of_them():
+    assert nearest("nope", ["info", "tree"]) == "; known: info, tree"
+    assert nearest("noed", ["tree", "node"]) == "; did you mean 'node'?"
 
 
 def test_what_came_is_quoted_once(tmp_path):

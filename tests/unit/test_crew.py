@@ -1,11 +1,13 @@
 import os
+import socket
 
 import pytest
 
-from zcat.cli.crew import WORKERS_DEFAULT_MAX, workers_of
+from zcat.cli.crew import WORKERS_DEFAULT_MAX, Crew, workers_of
 from zcat.config import HttpConfig
-from zcat.errors import BadConfig
+from zcat.errors import AddressInUse, BadConfig
 from zcat.services.board import ROOTS_CELL, Board, cell_of
+from zcat.services.dataset import ReadLimits
 
 
 def test_there_is_a_worker_for_each_core_unless_told_otherwise():
@@ -17,6 +19,17 @@ def test_there_is_a_worker_for_each_core_unless_told_otherwise():
 def test_impossible_numbers_of_workers_are_refused(count):
     with pytest.raises(BadConfig, match="workers"):
         workers_of(HttpConfig(workers=count))
+
+
+def test_a_crew_whose_address_is_taken_says_so_and_can_be_closed():
+    board = Board.make()
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        config = HttpConfig(port=taken.getsockname()[1], workers=2)
+        crew = Crew(2, config, "ipc://nowhere", board, ReadLimits(1 << 20, 1.0, 1 << 20))
+        with pytest.raises(AddressInUse):
+            crew.start()
+        crew.close()
+    board.close()
 
 
 def test_a_change_is_seen_by_whoever_has_the_board_and_concerns_one_root():

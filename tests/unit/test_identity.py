@@ -68,7 +68,7 @@ def test_a_damaged_owner_key_is_an_error_that_names_the_file(tmp_path: Path, con
 
 def test_a_folder_in_use_is_refused_and_the_message_names_the_process(tmp_path: Path) -> None:
     with Identity.load(tmp_path) as first:
-        with pytest.raises(CacheInUse, match=rf"process '{os.getpid()}'"):
+        with pytest.raises(CacheInUse, match=rf"process {os.getpid()}: "):
             Identity.load(tmp_path)
         assert first.raise_above(0) == 2
 

@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from zcat.cli import exits, flags
-from zcat.cli.printing import count, print_json, print_table, shape, size, text, time, yes
+from zcat.cli.printing import count, print_json, print_table, shape, size, text, things, time, yes
 from zcat.errors import DatasetUnknown
 from zcat.names import OWNER_HEX_SHOWN, parse_root, shown, split_address
 
@@ -86,8 +86,9 @@ def run_follow(args: argparse.Namespace) -> int:
     parse_root(args.root)
     with _client(args) as client:
         root = client.follow(args.root)
-        told = {"name": root.name, "owner": root.owner, "followed": True, "datasets": len(root)}
-    print_json(told) if args.json else print(f"following {root.name}: {told['datasets']} datasets")
+        listed = root.list()
+        told = {"name": root.name, "owner": root.owner, "followed": True, "datasets": len(listed)}
+    print_json(told) if args.json else print(f"following {root.name}: {things(len(listed), 'dataset')}")
     return exits.OK
 
 
@@ -96,8 +97,8 @@ def run_unfollow(args: argparse.Namespace) -> int:
     parse_root(args.root)
     with _client(args) as client:
         client.unfollow(args.root)
-    if args.json:
-        print_json({"name": args.root, "followed": False})
+    told = {"name": args.root, "followed": False}
+    print_json(told) if args.json else print(f"no longer following {args.root}")
     return exits.OK
 
 

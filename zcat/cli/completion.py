@@ -7,6 +7,12 @@ from zcat.cli import exits
 
 SHELLS = ("bash", "zsh", "tcsh")
 
+_EPILOG = """\
+for bash, from its next start on:
+  mkdir -p ~/.local/share/bash-completion/completions
+  zcat completion bash > ~/.local/share/bash-completion/completions/zcat
+"""
+
 
 def add(commands: Any) -> None:
     """Add the command to the parser."""
@@ -14,7 +20,8 @@ def add(commands: Any) -> None:
         "completion",
         help="print a script by which a shell completes our commands",
         description="Print a script by which a shell completes our commands.",
-        epilog="for bash: zcat completion bash > ~/.local/share/bash-completion/completions/zcat",
+        epilog=_EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,  # what is to be copied must not be broken
     )
     parser.add_argument("shell", choices=SHELLS)
     parser.set_defaults(run=run)

@@ -129,6 +129,7 @@ class Crew:
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             pass_fds=files,
+            process_group=0,  # Ctrl-C in a terminal is for this process, which then ends the workers
             env={"MALLOC_ARENA_MAX": ARENAS_MAX, **os.environ},
         )
         assert process.stdin is not None
@@ -181,7 +182,8 @@ class _Post:
                 process.wait(max(0.0, deadline_s - time.monotonic()))
             except subprocess.TimeoutExpired:
                 process.kill()
-        self._thread.join(1.0)
+        if self._thread.ident is not None:  # else the address could not be had, and nobody was started
+            self._thread.join(1.0)
 
     def _run(self) -> None:
         pause_s = PAUSE_MIN_S

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 
 from zcat.cli import exits, flags
 from zcat.cli.printing import size, text
-from zcat.cli.selecting import PIECE_BYTES, Part, split_slice
+from zcat.cli.selecting import PIECE_BYTES, Part, bytes_of, split_slice
 from zcat.errors import BadRequest
 from zcat.names import shown
 
@@ -25,7 +25,7 @@ def add(commands: Any) -> None:
         help="write a dataset, or a part of it, as .b2nd, .npy, .csv or .raw",
         description="Write a dataset or a part of it, all of one version. The ending of LOCAL says how: .b2nd is "
         "a compact Blosc2 file, .npy is NumPy's, .csv has a line for each row of a table or of one or two "
-        "dimensions, .raw has the items alone, in C order.",
+        "dimensions, .raw has the items alone, in C order; of what has no axes, the bytes.",
     )
     parser.add_argument("address", metavar="ADDRESS[SLICE]", help="such as 'example/waves.b2nd[0]'")
     flags.completes(parser.add_argument("local", metavar="LOCAL", help="file to write"), flags.FILE)
@@ -49,8 +49,8 @@ def run(args: argparse.Namespace) -> int:
         dataset = client.open(address).pin()
         if dataset.info.geometry.array is not None:
             WRITERS[target.suffix](Part(dataset, inside), target)  # type: ignore[arg-type]
-        elif target.suffix == ".raw" and inside is None:
-            _write_bytes(dataset, target)  # type: ignore[arg-type]
+        elif target.suffix == ".raw":
+            _write_bytes(dataset, bytes_of(inside, dataset.nbytes), target)  # type: ignore[arg-type]
         else:
             raise BadRequest(
                 f"{address} is a {dataset.kind.value}: 'zcat get' copies it, 'export' makes .raw of it"
@@ -125,10 +125,10 @@ def _write_items(part: Part, file: BinaryIO) -> None:
         file.write(items.tobytes())
 
 
-def _write_bytes(frame: "ByteFrame", target: Path) -> None:
+def _write_bytes(frame: "ByteFrame", part: range, target: Path) -> None:
     with _new_file(target) as file:
-        for start in range(0, frame.nbytes, PIECE_BYTES):
-            file.write(frame.read(start, start + PIECE_BYTES))
+        for start in part[::PIECE_BYTES]:
+            file.write(frame.read(start, min(start + PIECE_BYTES, part.stop)))
 
 
 @contextlib.contextmanager

@@ -4,12 +4,22 @@ import argparse
 import contextlib
 import sys
 from collections.abc import Callable, Iterator
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any
 
 from zcat.cli import exits, flags
+from zcat.cli.journal import Journal
 from zcat.cli.printing import size, text
-from zcat.errors import BadRequest, DatasetUnknown, StorageFailed, Unavailable
+from zcat.errors import (
+    BadChunk,
+    BadContent,
+    BadRequest,
+    DatasetUnknown,
+    NotReadable,
+    StorageFailed,
+    Unavailable,
+    ZcatError,
+)
 from zcat.names import check_path, parse_root, shown, split_address
 
 if TYPE_CHECKING:
@@ -27,8 +37,9 @@ def add(commands: Any) -> None:
     parser = commands.add_parser(
         "get",
         help="copy a dataset, a folder or a root to this machine",
-        description="Copy a dataset, or all of a folder or a root. What was interrupted goes on when the same "
-        "command is called again.",
+        description="Copy a dataset, or all of a folder or a root: into LOCAL if that is a folder that exists, "
+        "else under that name. Arrays become .b2nd files; of an HDF5 file in a folder, the file itself is copied. "
+        "What was interrupted goes on when the same command is called again.",
     )
     parser.add_argument("address", metavar="ADDRESS", help="such as example/waves.b2nd, or example")
     local = parser.add_argument("local", nargs="?", default=".", metavar="LOCAL", help="file or folder [here]")
@@ -52,7 +63,7 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _get_folder(client: "Client", address: str, local: Path) -> int:
-    """Copy all under an address into a folder of its last name; what cannot be read is named and left out."""
+    """Copy all under an address; what cannot be read is named and left out."""
     root, under = split_address(address)
     listed = client.list(address)
     if not listed and under:
@@ -60,18 +71,43 @@ def _get_folder(client: "Client", address: str, local: Path) -> int:
             "'zcat export' writes a part" if address.endswith("]") else f"'zcat ls {root}' lists what there is"
         )
         raise DatasetUnknown(f"{shown(address)}: neither a folder nor a dataset; {advice}")
-    folder = local / (under.rpartition("/")[2] or parse_root(root)[0]) if local.is_dir() else local
+    folder, journal = _place(local, under.rpartition("/")[2] or parse_root(root)[0], f"{root}/{under}")
+    paths = {entry.path for entry in listed}
     status = exits.OK
     for entry in listed:
+        if any(str(above) in paths for above in PurePosixPath(entry.path).parents):
+            continue  # of an HDF5 file, which is a file and a folder, and has it all
+        if entry.problem is not None:
+            status = _leave_out(entry.path, NotReadable(entry.problem))
+            continue
         # SAFETY: the names come from elsewhere, and become files here
         target = folder / check_path(entry.path).removeprefix(f"{under}/" if under else "")
-        if entry.problem is not None:
-            print(f"zcat: left out {text(entry.path)}: {text(entry.problem)}", file=sys.stderr)
-            status = exits.CONTENT
-            continue
-        _make_folder(target.parent)
-        _get_dataset(client.open(f"{root}/{entry.path}"), target)
+        try:
+            dataset = client.open(f"{root}/{entry.path}")
+            if str(PurePosixPath(entry.path).with_name(dataset.file_name)) not in paths:
+                target = target.with_name(dataset.file_name)
+            if not journal.has(entry.path, dataset.version) or not target.is_file():
+                _make_folder(target.parent)
+                journal.begin()
+                _get_dataset(dataset, target)
+                journal.add(entry.path, dataset.version)
+        except (DatasetUnknown, NotReadable, BadContent, BadChunk) as error:  # the others are as good as before
+            status = _leave_out(entry.path, error)
+    journal.complete()
     return status
+
+
+def _place(local: Path, name: str, address: str) -> tuple[Path, Journal]:
+    """Return where to copy: to ``local`` if that is new, or a copy to it was cut off; else to a folder in it."""
+    journal = Journal(local, address)
+    if local.is_dir() and not journal.is_under_way:
+        return local / name, Journal(local / name, address)
+    return local, journal
+
+
+def _leave_out(path: str, error: ZcatError) -> int:
+    print(f"zcat: left out {text(path)}: {text(error.message)}", file=sys.stderr)
+    return exits.status_of(error)
 
 
 def _get_dataset(dataset: "Dataset", target: Path) -> None:
@@ -89,7 +125,7 @@ def _get_dataset(dataset: "Dataset", target: Path) -> None:
 def _target(dataset: "Dataset", local: str) -> Path:
     target = Path(local)
     if target.is_dir():
-        return target / dataset.name
+        return target / dataset.file_name
     if local.endswith("/") or not target.parent.is_dir():
         raise BadRequest(f"{shown(local)}: its folder does not exist")
     return target

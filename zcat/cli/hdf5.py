@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from zcat.cli import exits, flags
-from zcat.cli.printing import size, text
+from zcat.cli.printing import size, text, things
 from zcat.errors import BadRequest, DatasetUnknown, NotFound, NotReadable, Unavailable, ZcatError
 from zcat.names import shown, split_address
 
@@ -52,12 +52,14 @@ def add(commands: Any) -> None:
 
 def run_import(args: argparse.Namespace) -> int:
     """Make the folder."""
+    if not os.path.exists(args.file):
+        raise NotFound(f"{shown(args.file)}: no such file")
     from zcat.storage.hdf5.import_file import import_file
 
     with _progress() as progress:
         report = import_file(Path(args.file), Path(args.folder), force=args.force, progress=progress)
     _print_left_out(report.left_out)
-    print(f"{text(args.file)} -> {text(args.folder)} ({report.datasets} datasets)")
+    print(f"{text(args.file)} -> {text(args.folder)} ({things(report.datasets, 'dataset')})")
     return exits.OK if report.datasets or not report.left_out else exits.CONTENT
 
 
@@ -80,7 +82,7 @@ def run_export(args: argparse.Namespace) -> int:
             name, reason = exporter.left_out[0]
             raise NotReadable(f"{shown(args.source)}: nothing in it can be written; {shown(name)}: {reason}")
     _print_left_out(exporter.left_out)
-    told = f"{exporter.datasets} datasets, {size(target.stat().st_size)}"
+    told = f"{things(exporter.datasets, 'dataset')}, {size(target.stat().st_size)}"
     print(f"{text(args.source)} -> {text(target)} ({told})")
     return exits.OK
 

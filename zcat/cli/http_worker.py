@@ -27,9 +27,10 @@ CLOSE_WAIT_S = 1.0
 
 def main() -> None:
     """Serve."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the subscriber, which then ends this
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
-    order = json.loads(sys.stdin.buffer.readline())
+    line = sys.stdin.buffer.readline()
+    if not line:
+        return  # the subscriber has ended already
+    order = json.loads(line)
     logs.set_up(order["level"])
     http = HttpConfig(**{**order["http"], "cors_origins": tuple(order["http"]["cors_origins"])})
     board = Board(order["board"])
@@ -42,7 +43,11 @@ def main() -> None:
     threading.Thread(target=watch_descriptors, daemon=True).start()
     print("ready", flush=True)
     with contextlib.suppress(KeyboardInterrupt):
+        signal.signal(signal.SIGTERM, signal.default_int_handler)
         sys.stdin.buffer.read()
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    # of who stops the whole group, as systemd does; the subscriber is about to end this anyway
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
     closing = threading.Thread(target=server.close, daemon=True)
     closing.start()
     closing.join(CLOSE_WAIT_S)

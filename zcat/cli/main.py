@@ -101,9 +101,12 @@ def _run(arguments: list[str]) -> int:
     _check_command(arguments)
     parser = make_parser()
     try:
-        args = parser.parse_args(arguments)
+        args, unknown = parser.parse_known_args(arguments)
     except SystemExit as done:  # of --help and --version
         return int(done.code or 0)
+    if unknown:
+        called = f"zcat {args.command}" if args.command else "zcat"
+        raise BadRequest(f"unrecognized arguments: {' '.join(unknown)}; see '{called} --help'")
     if args.command is None:
         parser.print_help()
         return exits.OK
@@ -121,7 +124,8 @@ def _check_command(arguments: list[str]) -> None:
         name = shown(arguments[0])
         if os.path.isdir(arguments[0]):
             raise BadRequest(f"{name} is a folder, and no command; 'zcat up {arguments[0]}' shares it")
-        raise BadRequest(f"{name} is neither a command nor a file{nearest(arguments[0], COMMANDS)}")
+        advice = nearest(arguments[0], COMMANDS, otherwise="'zcat --help' lists the commands")
+        raise BadRequest(f"{name} is neither a command nor a file{advice}")
 
 
 def _open_what_is_closed() -> None:

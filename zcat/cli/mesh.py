@@ -7,7 +7,7 @@ import time as clock
 from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
-from zcat.cli import exits, flags
+from zcat.cli import exits, flags, running
 from zcat.cli.printing import count, duration, print_json, print_table, size, text, yes
 from zcat.cli.settings import Settings
 from zcat.config import DEFAULT_BROKER
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
 WATCH_S = 2.0
 WATCH_MIN_S = 0.2
+WATCH_MAX_S = 86400.0
 SLOW_SHOWN_MAX = 10
 
 _TO_THE_TOP_AND_CLEAR = "\x1b[H\x1b[J"
@@ -67,7 +68,7 @@ def _add_common(parser: argparse.ArgumentParser, run: Callable[[argparse.Namespa
     parser.add_argument(
         "--watch",
         nargs="?",
-        type=float,
+        type=_seconds,
         const=WATCH_S,
         metavar="SECONDS",
         help=f"show it again and again, until Ctrl-C [{WATCH_S:g}]",
@@ -77,6 +78,13 @@ def _add_common(parser: argparse.ArgumentParser, run: Callable[[argparse.Namespa
     parser.set_defaults(run=run)
 
 
+def _seconds(text: str) -> float:
+    seconds = float(text)
+    if not WATCH_MIN_S <= seconds <= WATCH_MAX_S:  # also what is not a number
+        raise argparse.ArgumentTypeError(f"{text!r}: wanted seconds from {WATCH_MIN_S:g} to {WATCH_MAX_S:g}")
+    return seconds
+
+
 def _run(args: argparse.Namespace, what: str, show: Callable[[list[Row]], None]) -> int:
     with _looking(args, what) as look:
         if args.watch is None:
@@ -84,10 +92,11 @@ def _run(args: argparse.Namespace, what: str, show: Callable[[list[Row]], None])
             print_json({what: rows}) if args.json else show(rows)
             is_somebody_there = what != "brokers" or any(row["state"] == "here" for row in rows)
             return exits.OK if is_somebody_there else exits.UNREACHABLE
-        with contextlib.suppress(KeyboardInterrupt):  # which is how one ends it
+        # which is how one ends it, also in the background of a script, where SIGINT is ignored at first
+        with running.terminated_as_interrupted(), contextlib.suppress(KeyboardInterrupt):
             while True:
                 _draw(look, what, show, args.json)
-                clock.sleep(max(args.watch, WATCH_MIN_S))
+                clock.sleep(args.watch)
     return exits.OK
 
 
@@ -230,7 +239,7 @@ def _publisher(row: Row) -> Row:
         "root": row["name"],
         "owner": row["owner"][:OWNER_HEX_SHOWN],
         "state": "contested" if row["contested"] else row["state"],
-        "lease": row["lease_left_s"],
+        "lease": row["lease_left_s"] if row["lease_left_s"] >= 0 else None,  # of a claim that stands no more
         "life": row["incarnation"],
         "seq": row["seq"],
         "lag": row["lag"],

@@ -4,6 +4,7 @@ Names and values come from elsewhere; nothing of them may act on a terminal, so 
 escaped before people see them.
 """
 
+import datetime
 import json
 import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -56,6 +57,11 @@ def lines(value: str) -> str:
     return "".join(c if c in "\n\t" or c.isprintable() else "\ufffd" for c in value.replace("\r\n", "\n"))
 
 
+def things(value: int, name: str) -> str:
+    """Write how many there are of something."""
+    return f"{value} {name}" if value == 1 else f"{value} {name}s"
+
+
 def count(value: int) -> str:
     """Write a number of things."""
     return str(value)
@@ -77,8 +83,8 @@ def shape(lengths: Iterable[int]) -> str:
 
 
 def time(text: str) -> str:
-    """Write a time as people read it: ``2026-11-22 19:53`` of ``2026-11-22T19:53:35Z``."""
-    return text[:16].replace("T", " ")
+    """Write a time in the zone of this process, as `ls` does: ``2026-11-22 19:53`` of ``2026-11-22T19:53:35Z``."""
+    return f"{datetime.datetime.fromisoformat(text).astimezone():%Y-%m-%d %H:%M}"
 
 
 def duration(seconds: float) -> str:

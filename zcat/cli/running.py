@@ -31,7 +31,7 @@ def serve(start: Callable[[contextlib.ExitStack], Ready], as_json: bool) -> int:
         start: starts everything, and leaves on the stack what closes it again.
         as_json: print the line for programs.
     """
-    with _terminated_as_interrupted(), contextlib.suppress(KeyboardInterrupt), contextlib.ExitStack() as stack:
+    with terminated_as_interrupted(), contextlib.suppress(KeyboardInterrupt), contextlib.ExitStack() as stack:
         ready = start(stack)
         _print(ready, as_json)
         stack.callback(_let_a_second_interrupt_kill)
@@ -58,7 +58,7 @@ def _let_a_second_interrupt_kill() -> None:
 
 
 @contextlib.contextmanager
-def _terminated_as_interrupted() -> Iterator[None]:
+def terminated_as_interrupted() -> Iterator[None]:
     """Raise KeyboardInterrupt in the main thread at SIGTERM, as at Ctrl-C, also during the start."""
     before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
     for number in before:

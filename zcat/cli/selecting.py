@@ -79,6 +79,19 @@ def key_of(inside: str | None, shape: tuple[int, ...]) -> tuple[Any, ...]:
     return () if inside is None else parse_slice_text(inside, shape)
 
 
+def bytes_of(inside: str | None, nbytes: int) -> range:
+    """Return the bytes that a slice takes of a dataset without axes; without one, all of them.
+
+    Raises:
+        BadSelection: it is no slice.
+        BadRequest: it is another one than ``START:STOP``.
+    """
+    key = [part for part in key_of(inside, (nbytes,)) if part is not ...] or [slice(None)]
+    if len(key) > 1 or not isinstance(key[0], slice) or key[0].step not in (None, 1):
+        raise BadRequest(f"[{inside}]: wanted [START:STOP] in bytes, since there are no axes")
+    return range(*key[0].indices(nbytes))
+
+
 def boxes(shape: tuple[int, ...], unit: tuple[int, ...], items_max: int) -> Iterator[Box]:
     """Cut a shape into boxes, in C order: whole units, as many as fit, along the last axes first.
 

@@ -12,7 +12,8 @@ from zcat.cli import flags, running, settings
 from zcat.cli.running import Ready
 from zcat.cli.settings import Settings
 from zcat.config import HttpConfig
-from zcat.errors import AddressInUse, BadRequest
+from zcat.errors import AddressInUse, BadRequest, NotFound
+from zcat.names import shown
 
 LOG_LEVEL = "info"
 SOCKET_FOLDER_LENGTH_MAX = 90
@@ -68,12 +69,13 @@ def add(commands: Any) -> None:
     subscribe.add_argument(
         "--workers", type=int, metavar="N", help="processes that answer HTTP [default: one for each core, up to 8]"
     )
-    subscribe.add_argument(
+    sharing = subscribe.add_mutually_exclusive_group()
+    sharing.add_argument(
         "--share-listen",
         metavar="ENDPOINT",
         help="where others get chunks that are cached here, such as 'tcp://*:0' [default: on this host only]",
     )
-    subscribe.add_argument("--no-share", action="store_true", help="give no chunks to other subscribers")
+    sharing.add_argument("--no-share", action="store_true", help="give no chunks to other subscribers")
     _add_common(subscribe, ["subscriber", "http"])
     subscribe.set_defaults(run=run_subscribe)
     flags.completes(path, flags.FILE)
@@ -105,7 +107,11 @@ def run_publish(args: argparse.Namespace) -> int:
         configs = found.publishers()
         if not configs:
             raise BadRequest("wanted NAME and PATH, or a configuration with [publisher]")
+    elif args.path is None:
+        raise BadRequest(f"wanted NAME and PATH, got {shown(args.root)} alone: what is to be shared?")
     else:
+        if not os.path.exists(os.path.expanduser(args.path)):
+            raise NotFound(f"{shown(args.path)}: no such folder or file")
         brokers = tuple(args.broker or ())
         given = {"root": args.root, "path": args.path, "brokers": brokers, "listen": args.listen}
         configs = [found.publisher(**given, advertise=args.advertise, state=args.state, interface=args.interface)]
@@ -213,7 +219,8 @@ def _port_explained(config: HttpConfig) -> Iterator[None]:
     try:
         yield
     except AddressInUse as error:
-        raise AddressInUse(f"{error.message}; '--http {config.host}:0' takes a free port") from None
+        advice = f"; '--http {config.host}:0' takes a free port" if config.port else ""
+        raise AddressInUse(f"{error.message}{advice}") from None
 
 
 def _add_interface(parser: argparse.ArgumentParser) -> None:

@@ -122,7 +122,9 @@ def _parsed(assignments: Iterable[str], section: str) -> dict[str, Values]:
         table, key = (name, inner) if dot else (section, name)
         if table not in SECTIONS:
             raise BadRequest(f"--set {shown(assignment)}: no section {shown(table)}{nearest(table, SECTIONS)}")
-        found.setdefault(table, {}).update(check(SECTIONS[table], {key: _toml(text)}, "--set"))
+        found.setdefault(table, {}).update(
+            check(SECTIONS[table], {key: _toml(text)}, f"--set {shown(assignment)}: [{table}]")
+        )
     return found
 
 

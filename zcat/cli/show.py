@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from zcat.cli import exits, flags
 from zcat.cli.printing import lines, size, text
-from zcat.cli.selecting import key_of, split_slice
+from zcat.cli.selecting import bytes_of, key_of, split_slice
 from zcat.errors import BadRequest, BadSelection
 
 if TYPE_CHECKING:
@@ -33,7 +33,7 @@ def add(commands: Any) -> None:
     parser.add_argument(
         "--fit", metavar="SIZES", help="made small: at most so many items along the last axes, such as 20x10"
     )
-    parser.add_argument("--reduce", default="mean", help="how: mean, min, max or stride (default: mean)")
+    parser.add_argument("--reduce", metavar="HOW", help="with --fit: mean, min, max or stride [mean]")
     parser.add_argument("--all", action="store_true", help="print every item, however many there are")
     flags.add_reading(parser, has_json=False)
     parser.set_defaults(run=run)
@@ -44,6 +44,8 @@ def run(args: argparse.Namespace) -> int:
     import zcat
 
     address, inside = split_slice(args.address)
+    if args.reduce is not None and args.fit is None:
+        raise BadRequest(f"--reduce {args.reduce} says how, and --fit SIZES to what; wanted both, or none")
     with zcat.connect(flags.url_of(args)) as client:
         dataset = client.open(address)
         if dataset.info.geometry.array is not None and args.fit is not None:
@@ -93,7 +95,7 @@ def _preview_text(array: "Array", inside: str | None, args: argparse.Namespace) 
     import numpy as np
 
     key = key_of(inside, array.shape) or ...
-    small = array.preview(key, fit=args.fit, reduce=args.reduce, field=args.field)
+    small = array.preview(key, fit=args.fit, reduce=args.reduce or "mean", field=args.field)
     if not small.exact:
         print(f"zcat: a sample: {small.chunks} of {small.chunks_of} chunks were read", file=sys.stderr)
     is_summary = small.values.size > ITEMS_MAX and not args.all
@@ -113,18 +115,14 @@ def _slice(axis: range) -> slice:
 
 
 def _print_bytes(frame: "ByteFrame", inside: str | None, is_all: bool) -> None:
-    start, stop = 0, frame.nbytes
-    if inside is not None:
-        (part, *rest) = key_of(inside, (frame.nbytes,))
-        if rest or not isinstance(part, slice) or part.step not in (None, 1):
-            raise BadRequest(f"[{inside}]: wanted [START:STOP] in bytes, since {frame.address} has no axes")
-        start, stop, _ = part.indices(frame.nbytes)
-    shown = frame.read(start, stop if is_all else min(stop, start + TEXT_BYTES_MAX))
+    asked = bytes_of(inside, frame.nbytes)
+    part = asked if is_all else asked[:TEXT_BYTES_MAX]
+    shown = frame.read(part.start, part.stop) if part else b""
     words = _as_text(shown)
     if words is None and not is_all:
         shown = shown[:HEX_BYTES_MAX]
-    print((lines(words) if words is not None else _as_hex(shown, start)).removesuffix("\n"))
-    left = stop - start - len(shown)
+    print((lines(words) if words is not None else _as_hex(shown, part.start)).removesuffix("\n"))
+    left = len(asked) - len(shown)
     if left > 0:
         what = f"{size(left)} more of {text(frame.address)}: 'zcat get' copies it, --all prints it"
         print(f"zcat: {what}", file=sys.stderr)

@@ -15,6 +15,8 @@ T = TypeVar("T")
 ATTEMPTS_MAX = 4
 """Versions that a read is tried on before it gives up."""
 
+_SUFFIXES = {Kind.ARRAY: ".b2nd", Kind.FRAME: ".b2frame"}
+
 
 class Dataset:
     """A dataset of a root: an `Array`, or a `ByteFrame`.
@@ -75,6 +77,12 @@ class Dataset:
     def name(self) -> str:
         """Last component of the path."""
         return self.path.rpartition("/")[2]
+
+    @property
+    def file_name(self) -> str:
+        """Its name as a file: with the suffix of what a download is, which one in an HDF5 file lacks."""
+        suffix = _SUFFIXES.get(self.kind, "")
+        return self.name if self.name.endswith(suffix) else self.name + suffix
 
     @property
     def kind(self) -> Kind:
@@ -155,7 +163,7 @@ class Dataset:
         """
         target = Path(path or ".")
         if target.is_dir():
-            target /= self.name
+            target /= self.file_name
         downloads.save(self._backend, self._address, target, resume, progress)
         return target
 

@@ -110,7 +110,7 @@ class HttpBackend:
         """Return what is known of the newest version."""
         info = self._info(address)
         if info is None:
-            raise DatasetUnknown(f"{address} is a folder; wanted a dataset, the folder's are in client.list()")
+            raise DatasetUnknown(f"{address} is a folder; wanted one of the datasets in it")
         return info
 
     def attributes(self, address: Address) -> dict[str, Any]:

@@ -221,7 +221,7 @@ def _ask_broker(context: Context, endpoint: str, until_s: float) -> BrokerView:
             counts = {count.name: count.value for count in status.counts}
             return replace(broker, up_s=status.up_s, counts=counts, links=tuple(links), queues=tuple(queues))
     except ZcatError as error:
-        return BrokerView(endpoint, _SILENT, problem=error.message)
+        return BrokerView(endpoint, _SILENT, problem=error.message.removeprefix(f"{endpoint}: "))
 
 
 def _ask_known(context: Context, endpoint: str, until_s: float) -> _Known:

@@ -17,7 +17,7 @@ from zcat.errors import StorageFailed
 from zcat.limits import CHUNK_BYTES_MAX, MIB, NCHUNKS_MAX
 from zcat.model.dataset import Compression, DatasetInfo, Entry, Geometry, check_geometry
 from zcat.storage.chunk_cache import ChunkCache
-from zcat.storage.chunk_gate import digest
+from zcat.storage.chunk_gate import digest, plain_chunk
 from zcat.storage.disk import pread_exactly
 from zcat.storage.disk_budget import DiskLimits
 from zcat.storage.frame_template import compress_options
@@ -110,7 +110,10 @@ class ByteFrame:
         data = self._kept.get(self._info, nchunk)
         if data is None:
             raw = pread_exactly(self._fd, self.geometry.chunk_nbytes(nchunk), nchunk * self.geometry.chunksize)
-            data = blosc2.compress2(raw, **compress_options(self.compression, 1, 0))
+            # of nothing but zeros C-Blosc2 makes a special chunk, which may neither travel nor stand in a file
+            data = plain_chunk(
+                blosc2.compress2(raw, **compress_options(self.compression, 1, 0)), self.geometry, nchunk
+            )
             self._check_unchanged()  # else one version's bytes would be kept under another's name
             self._kept.put(self._info, nchunk, data)
         return data

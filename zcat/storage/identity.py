@@ -91,10 +91,11 @@ def _lock(folder: Path) -> int:
         os.ftruncate(fd, 0)
         os.pwrite(fd, f"{os.getpid()}\n".encode(), 0)
     except BlockingIOError:
-        pid = os.pread(fd, _READ_MAX, 0).decode("ascii", "replace").strip() or "unknown"
+        pid = os.pread(fd, _READ_MAX, 0).decode("ascii", "replace").strip()
         os.close(fd)
+        whose = pid if pid.isascii() and pid.isdigit() else "of an unknown number"
         raise CacheInUse(
-            f"folder {shown(str(folder))} is in use by process {shown(pid)}: "
+            f"folder {shown(str(folder))} is in use by process {whose}: "
             "stop that one, or give this one a folder of its own"
         ) from None
     except OSError:
