@@ -194,6 +194,13 @@ def test_a_chunk_that_is_asked_for_twice_in_one_request_is_given_once(folder, co
         assert isinstance(peer.ask(Ping()), Pong)  # nothing else is on its way
 
 
+def test_a_failure_is_not_answered(folder, context):
+    with publishing(folder) as publisher:
+        peer = Peer(context, publisher)
+        peer.say(Failed("stale", "what?"))
+        assert isinstance(peer.ask(Ping()), Pong)
+
+
 def test_a_ping_says_who_answers_and_how_far_it_is(folder, context):
     with publishing(folder) as publisher:
         pong = Peer(context, publisher).ask(Ping())

@@ -167,6 +167,8 @@ class RequestServer:
             self._say(list(route), Failed(error.code, error.message), id)
             raise  # to be counted and logged
         message: Message = received.message
+        if isinstance(message, Failed):
+            return  # an answer to an answer would be the first of many
         if isinstance(message, Ping):
             if self.tracking is not None:
                 self.tracking.heard(bytes(route[0]))
