@@ -87,6 +87,7 @@ def check_same_attributes(before, after):
         {"data": np.array([(1, "x"), (2, "yy")], [("n", "<i4"), ("t", TEXT)])},
         {"data": np.array([(1, 7), (2, 0)], [("n", "<i4"), ("colour", ENUM)])},
         {"shape": (3000, 40), "dtype": "<i4", "chunks": (1000, 40), "fillvalue": 9},
+        {"data": wave((30,)), "fillvalue": 9.5},
     ],
     ids=lambda given: f"{given.get('dtype', getattr(given.get('data'), 'dtype', ''))}"[:30],
 )

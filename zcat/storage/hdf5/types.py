@@ -40,6 +40,8 @@ _DEPTH_MAX = 16
 class Offer:
     """What a dataset's items become."""
 
+    text: str
+    """Their dtype, written out."""
     dtype: np.dtype
     """As it is offered: plain, without a subarray at its top."""
     inner: tuple[int, ...] = ()
@@ -72,11 +74,12 @@ def offer_of(dataset: h5py.h5d.DatasetID, stored: h5t.TypeID) -> Offer:
         note = "text of variable length, as bytes of fixed width"
     else:
         digest, note, dtype = b"", _note(stored, base), plain_dtype(base)
-    dtype = parse_dtype(dtype_text(dtype))
+    text = dtype_text(dtype)
+    dtype = parse_dtype(text)
     if dtype.itemsize * math.prod(inner) > CHUNK_BYTES_MAX:
         raise NotReadable(f"items of {dtype.itemsize * math.prod(inner)} bytes, the limit is {CHUNK_BYTES_MAX}")
     raw = not base.hasobject and bool(stored.equal(h5t.py_create(wanted, logical=True)))
-    return Offer(dtype, inner, raw, note, digest)
+    return Offer(text, dtype, inner, raw, note, digest)
 
 
 def memory_dtype(stored: h5t.TypeID) -> np.dtype:
