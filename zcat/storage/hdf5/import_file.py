@@ -214,7 +214,7 @@ class _Import:
                 continue
             direct = dataset.direct_chunk(nchunk)
             unit = dataset.unit(nchunk)
-            made = {nchunk: direct} if direct else dict(zip(unit.numbers, dataset.convert(unit), strict=True))
+            made = {nchunk: direct} if direct else dict(zip(unit.numbers, dataset.convert(unit)[0], strict=True))
             for number, chunk in made.items():
                 pwrite_all(fd, chunk, template.header_len + end)
                 offsets[number] = end
