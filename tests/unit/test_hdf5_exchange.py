@@ -13,6 +13,7 @@ from zcat.storage.hdf5.direct import unwrap
 from zcat.storage.hdf5.export_file import Exporter, export_folder
 from zcat.storage.hdf5.forms import dtype_of
 from zcat.storage.hdf5.import_file import GROUP, import_file
+from zcat.storage.hdf5.links_back import object_at
 from zcat.storage.save import Layout, save_array
 
 BLOSC2 = hdf5plugin.Blosc2(cname="zstd", clevel=3)
@@ -223,6 +224,46 @@ def test_the_order_of_links_comes_back_where_the_file_knows_it(tmp_path):
         assert list(after["sorted"].attrs) == ["z", "y", "a"]
         assert after[after["sorted"].attrs["y"]] == after["a"]
         np.testing.assert_array_equal(after["m/again"][...], wave((5,)))
+
+
+def test_references_as_values_come_back(tmp_path):
+    path = tmp_path / "f.h5"
+    pair = np.dtype([("n", "<i4"), ("to", h5py.ref_dtype)])
+    with h5py.File(path, "w") as file:
+        cells = file.create_dataset("cells", (2, 2), h5py.ref_dtype)
+        file["z/data"] = wave((5,))
+        cells[0, 0], cells[1, 1] = file["z/data"].ref, file["z"].ref
+        file.create_dataset("pairs", (1,), pair)[0] = (4, file["z/data"].ref)
+        file.create_dataset("gone", (1,), h5py.ref_dtype)[0] = file.create_group("soon").ref
+        del file["soon"]
+
+    made, report, exporter = there_and_back(path, tmp_path)
+
+    assert report.left_out == []
+    assert [name for name, _ in exporter.left_out] == ["references to <a reference to nothing>"]
+    with h5py.File(made) as file:
+        assert file["cells"].dtype == h5py.ref_dtype
+        assert file[file["cells"][0, 0]] == file["z/data"]
+        assert file[file["cells"][1, 1]] == file["z"]
+        assert not file["cells"][0, 1]
+        assert file["pairs"][0]["n"] == 4
+        assert file[file["pairs"][0]["to"]] == file["z/data"]
+
+
+def test_no_other_file_is_opened_for_a_name_that_is_told_of_an_object(tmp_path):
+    (tmp_path / "folder").mkdir()
+    with h5py.File(tmp_path / "other.h5", "w") as other:
+        other["x"] = 1
+    with h5py.File(tmp_path / "made.h5", "w") as file:
+        file["link"] = h5py.ExternalLink(str(tmp_path / "other.h5"), "/")
+        file["soft"] = h5py.SoftLink("/link")
+        file["group/data"] = 1
+
+        for path in ("/link", "/link/x", "/soft/x", "/nothing", "/group/data/x"):
+            with pytest.raises(LookupError):
+                object_at(file, path)
+        assert object_at(file, "/group/data") == file["group/data"]
+        assert object_at(file, "/") == file["/"]
 
 
 def test_soft_and_external_links_come_back_as_such(tmp_path):

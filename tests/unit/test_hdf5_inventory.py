@@ -74,7 +74,7 @@ def test_every_layout_is_told(path):
     assert all(item.problem is None for item in items.values())
     with opened(path) as file:
         box, dtype = (slice(0, 10),), np.dtype("i8")
-        assert read_box(open_dataset(file.h5, "/virtual"), box, dtype).tolist() == list(range(10))
+        assert read_box(open_dataset(file.h5, "/virtual"), box, dtype, file.paths).tolist() == list(range(10))
 
 
 def test_scalars_are_told_and_empty_ones_and_null_ones(path):
@@ -127,7 +127,7 @@ def test_filters_on_the_list_are_told_by_name_and_read(path, name):
     assert item.problem is None
     assert name in [one.name for one in item.layout.filters]
     with opened(path) as file:
-        values = read_box(open_dataset(file.h5, "/data"), (slice(50, 150),), np.dtype("i8"))
+        values = read_box(open_dataset(file.h5, "/data"), (slice(50, 150),), np.dtype("i8"), file.paths)
     assert values.tolist() == list(range(50, 150))
 
 

@@ -24,8 +24,6 @@ from zcat.storage.hdf5.types import Offer, fill_of, offer_of, raw_items
 PLACED_CHUNKS_MAX = 1 << 17
 """Chunks that are looked at for ``Item.places``; a dataset with more counts as written whenever its file is."""
 
-FILL_BYTES_MAX = 1 << 16
-
 SHARED_MAX = 1 << 14
 """Datasets that are remembered in case they have other names; further ones are described under each name."""
 
@@ -133,11 +131,13 @@ class _Walk:
                 raise NotReadable("an empty dataspace: it has a type and attributes, but no values")
             if plist is not None:
                 check_storage(self._file.h5, plist, layout)
-            offer = self._offers.get(code) or offer_of(dataset, stored)
+            offer = self._offers.get(code) or offer_of(dataset, stored, self._file.paths)
             if not offer.digest:
                 self._offers[code] = offer
             _offer(known, offer)
-            fill = known["fill"] = fill_of(dataset, plist, offer, FILL_BYTES_MAX) if plist is not None else None
+            if plist is not None and not _is_all_there(layout):
+                known["fill"] = fill_of(dataset, plist, offer, self._file.paths)
+            fill = known.get("fill")
             parts += (offer.digest, known["dtype"], fill)
             known["by_value"] = layout.kind == "compact" or bool(offer.digest)
             if layout.kind == "compact":
@@ -156,6 +156,11 @@ class _Walk:
             return plain, None
         plist = dataset.get_create_plist()
         return layout_of(dataset, plist), plist
+
+
+def _is_all_there(layout: Layout) -> bool:
+    """Say whether everything is stored, so that a fill value does not matter."""
+    return layout.kind == "compact" or (layout.kind == "contiguous" and layout.stored_bytes > 0)
 
 
 def _offer(known: dict[str, Any], offer: Offer) -> None:
