@@ -198,6 +198,18 @@ def test_a_reference_in_memory_is_the_path_of_what_it_leads_to(path):
         assert list(map(paths.of_reference, (some, gone, h5py.Reference()))) == [b"/some", NOTHING, b""]
 
 
+def test_names_of_references_are_not_looked_for_without_end(path):
+    with h5py.File(path, "w") as file:
+        file["a"] = 1
+        deep = file.create_group("b")
+        for _ in range(600):
+            deep = deep.create_group("g")
+        cells = file.create_dataset("cells", (2,), h5py.ref_dtype)
+        cells[0], cells[1] = file["a"].ref, deep.ref
+
+    assert values_of(path, told(path)["cells"]).tolist() == [b"/a", NOTHING]
+
+
 def test_a_reference_that_changed_changes_its_dataset_alone(path):
     def write(target):
         with h5py.File(path, "w") as file:

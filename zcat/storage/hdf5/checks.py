@@ -74,7 +74,9 @@ def check_storage(file: h5py.File, plist: h5p.PropDCID, layout: Layout, depth: i
         _check_sources(file, plist, depth)
     for one in layout.filters:
         if one.id not in FILTERS or not h5z.filter_avail(one.id):
-            raise NotReadable(f"it needs the HDF5 filter {one.id} ({one.name}), which is not on the list of those")
+            raise NotReadable(
+                f"it needs the HDF5 filter {one.id} ({one.name}), which is not one of those read here"
+            )
 
 
 def filters_of(plist: h5p.PropDCID) -> tuple[Filter, ...]:

@@ -10,7 +10,9 @@ from h5py import h5l, h5o, h5r
 from zcat.storage.hdf5.items import NODES_MAX
 
 NOTHING = b"<a reference to nothing>"
-"""Stands for one whose object has no name: it is gone, or was never linked."""
+"""Stands for one whose object has no name: it is gone, or was never linked; or its name was not come to."""
+
+_DEPTH_MAX = 512  # HDF5 takes some of its stack for each level
 
 
 class ReferencePaths:
@@ -46,7 +48,7 @@ def _addresses(file: h5py.File) -> dict[int, bytes]:
     def take(name: bytes, info: h5l.LinkInfo) -> bool | None:
         if info.type == h5l.TYPE_HARD:
             paths.setdefault(info.u, b"/" + name)
-        return True if len(paths) > NODES_MAX else None
+        return True if len(paths) > NODES_MAX or name.count(b"/") > _DEPTH_MAX else None
 
     root.links.visit(take, info=True)
     return paths
