@@ -19,6 +19,8 @@ from zcat.storage.save import Layout, save_array
 BLOSC2 = hdf5plugin.Blosc2(cname="zstd", clevel=3)
 ENUM = h5py.enum_dtype({"RED": 0, "GREEN": 1, "BLUE": 7}, "<i2")
 TEXT = h5py.string_dtype()
+DAY = h5py.opaque_dtype("<M8[D]")
+DAYS = np.arange("2026-01-01", "2026-01-05", dtype="M8[D]").astype(DAY)
 MIXED = {"unit": "K", "names": ["x", "y"], "map": {"a": 1}}
 
 
@@ -89,6 +91,9 @@ def check_same_attributes(before, after):
         {"data": np.array([(1, 7), (2, 0)], [("n", "<i4"), ("colour", ENUM)])},
         {"shape": (3000, 40), "dtype": "<i4", "chunks": (1000, 40), "fillvalue": 9},
         {"data": wave((30,)), "fillvalue": 9.5},
+        {"data": DAYS, "dtype": DAY},
+        {"data": DAYS.reshape(2, 2), "dtype": DAY, "chunks": (1, 2), **BLOSC2},
+        {"shape": (4,), "dtype": np.dtype([("n", "<i4"), ("day", DAY)])},
     ],
     ids=lambda given: f"{given.get('dtype', getattr(given.get('data'), 'dtype', ''))}"[:30],
 )
@@ -441,6 +446,7 @@ def test_a_folder_of_any_arrays_becomes_a_file(tmp_path):
     folder = tmp_path / "folder"
     (folder / "g").mkdir(parents=True)
     save_array(folder / "g" / "a.b2nd", wave((300, 400)), Layout((300, 400), np.dtype("<f4"), attributes=MIXED))
+    save_array(folder / "g" / "days.b2nd", DAYS, Layout((4,), np.dtype("<M8[D]")))
     (folder / "b.b2nd").write_bytes(b"no array")
     (folder / GROUP).write_bytes(b"no array")
     (folder / "notes.txt").write_text("hello")
@@ -451,6 +457,7 @@ def test_a_folder_of_any_arrays_becomes_a_file(tmp_path):
     assert sorted(name for name, _ in exporter.left_out) == ["/@", "b", "g/a@map", "notes.txt"]
     with h5py.File(tmp_path / "made.h5") as file:
         np.testing.assert_array_equal(file["g/a"][...], wave((300, 400)))
+        np.testing.assert_array_equal(file["g/days"][...], DAYS)
         assert file["g/a"].attrs["unit"] == "K"
         assert list(file["g/a"].attrs["names"]) == ["x", "y"]
 

@@ -29,7 +29,7 @@ from zcat.model.dtypes import parse_dtype
 from zcat.storage.frame_source import ContiguousFrame
 from zcat.storage.frame_template import assemble_cframe, frame_template
 from zcat.storage.hdf5.attributes_back import attributes_from, write_attribute
-from zcat.storage.hdf5.forms import dtype_of, memory_type, stored_type
+from zcat.storage.hdf5.forms import dtype_of, memory_type, storable, stored_type
 from zcat.storage.hdf5.import_file import CREATION, GROUP, LINKS, ORDER, SUFFIX
 from zcat.storage.hdf5.items import ENUM_NAMES
 from zcat.storage.hdf5.layout import box_of, geometry_of
@@ -309,7 +309,7 @@ def read_group(file: Path) -> dict[str, Any]:
 
 def _stored_dtype(array: ArrayGeometry, creation: dict[str, Any], members: Any) -> np.dtype:
     """Give the HDF5 type of a dataset: as noted if it fits the items, else theirs."""
-    offered = parse_dtype(array.dtype)
+    offered = storable(parse_dtype(array.dtype))
     if members and not creation and isinstance(members, dict) and offered.kind in "iu":
         return h5py.enum_dtype(members, offered)
     if not creation:
