@@ -172,7 +172,7 @@ def _compared(root: Hdf5Root, entry: Entry, dataset: h5py.Dataset, limit_bytes: 
     chunks = {number: root.chunk(entry.path, info.entry.lineage, number).data for number in range(needed)}
     shape = (rows, *array.shape[1:]) if array.shape else ()
     got = read_selection(LooseChunks(info, chunks), Selection(tuple(map(range, shape))))
-    wanted: np.ndarray = np.empty(dataset.shape, dataset.dtype)
+    wanted: np.ndarray = np.zeros(dataset.shape, dataset.dtype)  # what was never written may be left as it is
     if array.shape:
         wanted = dataset[:rows]
     elif dataset.dtype.hasobject and dataset.dtype.names is None:
