@@ -11,6 +11,8 @@ for which worker processes load HDF5; beside as many processes of h5py that read
 
 import shutil
 import statistics
+import subprocess
+import sys
 import tempfile
 import time
 from collections.abc import Callable
@@ -27,9 +29,11 @@ import numpy as np
 
 import zcat
 from bench import datasets, report
+from bench.processes import end
 from bench.replicate import fetch_zcat, started
 from zcat.config import BrokerConfig, PublisherConfig
 from zcat.limits import GIB
+from zcat.net.memory import keep_freed_memory
 from zcat.storage.byte_frames import ByteFrames
 from zcat.storage.digests import Digests
 from zcat.storage.directory_root import DirectoryTimes
@@ -122,6 +126,7 @@ def read_tree(pipe: Connection, brokers: tuple[str, ...], cache: str, path: str)
 
 def convert(pipe: Connection, file: str, state: str, count: int) -> None:
     """Convert a dataset by ``count`` threads, or worker processes; send the seconds."""
+    keep_freed_memory()  # as a publisher does
     owner = "ab" * 16
     kept = ByteFrames(Path(state, "converted"), DiskLimits(8 * GIB, reserve_bytes=0), "bench", owner)
     files = Hdf5Files(Tools(owner, Sandbox(count), kept, Digests()), Path(state, "hdf5"))
@@ -245,12 +250,29 @@ class Bench:
         with ExitStack() as opened:
             pipe = started(opened, serve, str(self._many), state, 2)
             brokers, _ = pipe.recv()
+            command = self._command_s(brokers)
+            _add(rows, "catalogue: the command zcat publish, first start, until it is ready", "s", command)
             times = self._in_process(read_tree, brokers, "many.h5/g007")
             for name, took_s in zip(
                 ("a subscriber follows", "drawn as a tree", "one group listed"), times, strict=True
             ):
                 _add(rows, f"catalogue: {name}", "s", took_s)
         shutil.rmtree(state)
+
+    def _command_s(self, brokers: tuple[str, ...]) -> float:
+        """Give the seconds that the command takes until it says that it is ready."""
+        state = tempfile.mkdtemp(dir=self._room)
+        command = [sys.executable, "-m", "zcat", "--log-level", "error", "publish", "again", str(self._many)]
+        command += ["--state", state, *(f"--broker={one}" for one in brokers)]
+        begun_s = time.perf_counter()
+        process = subprocess.Popen(command, stdout=subprocess.PIPE)
+        assert process.stdout is not None
+        is_ready = bool(process.stdout.readline())
+        took_s = time.perf_counter() - begun_s
+        end(process)
+        shutil.rmtree(state)
+        assert is_ready
+        return took_s
 
     def _served(self, io_threads: int, work: Callable[[tuple[str, ...]], None]) -> None:
         """Do something with a publisher that has converted nothing yet."""

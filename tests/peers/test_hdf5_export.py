@@ -94,6 +94,21 @@ def test_a_root_that_is_one_file_tells_its_attributes_and_is_written_again(sampl
         assert after["scalar"][()] == 2.5
 
 
+def test_a_group_without_datasets_has_attributes_to_be_seen(tmp_path, monkeypatch, capsys):
+    (tmp_path / "data").mkdir()
+    with h5py.File(tmp_path / "data" / "run.h5", "w") as file:
+        file.create_group("user").attrs["name"] = "Ada"
+    arguments = ["up", f"data={tmp_path / 'data'}", "--http", "127.0.0.1:0", "--state", str(tmp_path / "state")]
+    with contextlib.ExitStack() as stack:
+        started = up.start(stack, make_parser().parse_args(arguments))
+        monkeypatch.setenv("ZCAT_URL", started.http)
+
+        assert main(["info", "data/run.h5/user"]) == exits.OK
+        assert "Ada" in capsys.readouterr().out
+        assert main(["ls", "data/run.h5/user"]) == exits.OK
+        assert main(["info", "data/run.h5/nobody"]) == exits.MISSING
+
+
 @pytest.mark.usefixtures("subscriber")
 def test_what_is_not_there_is_said_and_leaves_nothing(tmp_path):
     assert main(["export-hdf5", "data/nothing", str(tmp_path / "made.h5")]) == exits.MISSING

@@ -33,7 +33,7 @@ def read_raw(path, name="d"):
         for nchunk in range(cut.geometry.nchunks):
             if nchunk not in chunks:
                 unit = unit_of(cut, item.layout.chunks, nchunk)
-                made = convert_box(data.values(unit.box, pipeline), cut, unit)
+                made = convert_box(data.values(unit.box, pipeline)[0], cut, unit)
                 chunks.update(zip(unit.numbers, made, strict=True))
     finally:
         os.close(fd)

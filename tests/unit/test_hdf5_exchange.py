@@ -13,11 +13,14 @@ from zcat.storage.hdf5.direct import unwrap
 from zcat.storage.hdf5.export_file import Exporter, export_folder
 from zcat.storage.hdf5.forms import dtype_of
 from zcat.storage.hdf5.import_file import GROUP, import_file
+from zcat.storage.hdf5.links_back import object_at
 from zcat.storage.save import Layout, save_array
 
 BLOSC2 = hdf5plugin.Blosc2(cname="zstd", clevel=3)
 ENUM = h5py.enum_dtype({"RED": 0, "GREEN": 1, "BLUE": 7}, "<i2")
 TEXT = h5py.string_dtype()
+DAY = h5py.opaque_dtype("<M8[D]")
+DAYS = np.arange("2026-01-01", "2026-01-05", dtype="M8[D]").astype(DAY)
 MIXED = {"unit": "K", "names": ["x", "y"], "map": {"a": 1}}
 
 
@@ -87,6 +90,10 @@ def check_same_attributes(before, after):
         {"data": np.array([(1, "x"), (2, "yy")], [("n", "<i4"), ("t", TEXT)])},
         {"data": np.array([(1, 7), (2, 0)], [("n", "<i4"), ("colour", ENUM)])},
         {"shape": (3000, 40), "dtype": "<i4", "chunks": (1000, 40), "fillvalue": 9},
+        {"data": wave((30,)), "fillvalue": 9.5},
+        {"data": DAYS, "dtype": DAY},
+        {"data": DAYS.reshape(2, 2), "dtype": DAY, "chunks": (1, 2), **BLOSC2},
+        {"shape": (4,), "dtype": np.dtype([("n", "<i4"), ("day", DAY)])},
     ],
     ids=lambda given: f"{given.get('dtype', getattr(given.get('data'), 'dtype', ''))}"[:30],
 )
@@ -222,6 +229,46 @@ def test_the_order_of_links_comes_back_where_the_file_knows_it(tmp_path):
         assert list(after["sorted"].attrs) == ["z", "y", "a"]
         assert after[after["sorted"].attrs["y"]] == after["a"]
         np.testing.assert_array_equal(after["m/again"][...], wave((5,)))
+
+
+def test_references_as_values_come_back(tmp_path):
+    path = tmp_path / "f.h5"
+    pair = np.dtype([("n", "<i4"), ("to", h5py.ref_dtype)])
+    with h5py.File(path, "w") as file:
+        cells = file.create_dataset("cells", (2, 2), h5py.ref_dtype)
+        file["z/data"] = wave((5,))
+        cells[0, 0], cells[1, 1] = file["z/data"].ref, file["z"].ref
+        file.create_dataset("pairs", (1,), pair)[0] = (4, file["z/data"].ref)
+        file.create_dataset("gone", (1,), h5py.ref_dtype)[0] = file.create_group("soon").ref
+        del file["soon"]
+
+    made, report, exporter = there_and_back(path, tmp_path)
+
+    assert report.left_out == []
+    assert [name for name, _ in exporter.left_out] == ["references to <a reference to nothing>"]
+    with h5py.File(made) as file:
+        assert file["cells"].dtype == h5py.ref_dtype
+        assert file[file["cells"][0, 0]] == file["z/data"]
+        assert file[file["cells"][1, 1]] == file["z"]
+        assert not file["cells"][0, 1]
+        assert file["pairs"][0]["n"] == 4
+        assert file[file["pairs"][0]["to"]] == file["z/data"]
+
+
+def test_no_other_file_is_opened_for_a_name_that_is_told_of_an_object(tmp_path):
+    (tmp_path / "folder").mkdir()
+    with h5py.File(tmp_path / "other.h5", "w") as other:
+        other["x"] = 1
+    with h5py.File(tmp_path / "made.h5", "w") as file:
+        file["link"] = h5py.ExternalLink(str(tmp_path / "other.h5"), "/")
+        file["soft"] = h5py.SoftLink("/link")
+        file["group/data"] = 1
+
+        for path in ("/link", "/link/x", "/soft/x", "/nothing", "/group/data/x"):
+            with pytest.raises(LookupError):
+                object_at(file, path)
+        assert object_at(file, "/group/data") == file["group/data"]
+        assert object_at(file, "/") == file["/"]
 
 
 def test_soft_and_external_links_come_back_as_such(tmp_path):
@@ -399,6 +446,7 @@ def test_a_folder_of_any_arrays_becomes_a_file(tmp_path):
     folder = tmp_path / "folder"
     (folder / "g").mkdir(parents=True)
     save_array(folder / "g" / "a.b2nd", wave((300, 400)), Layout((300, 400), np.dtype("<f4"), attributes=MIXED))
+    save_array(folder / "g" / "days.b2nd", DAYS, Layout((4,), np.dtype("<M8[D]")))
     (folder / "b.b2nd").write_bytes(b"no array")
     (folder / GROUP).write_bytes(b"no array")
     (folder / "notes.txt").write_text("hello")
@@ -409,6 +457,7 @@ def test_a_folder_of_any_arrays_becomes_a_file(tmp_path):
     assert sorted(name for name, _ in exporter.left_out) == ["/@", "b", "g/a@map", "notes.txt"]
     with h5py.File(tmp_path / "made.h5") as file:
         np.testing.assert_array_equal(file["g/a"][...], wave((300, 400)))
+        np.testing.assert_array_equal(file["g/days"][...], DAYS)
         assert file["g/a"].attrs["unit"] == "K"
         assert list(file["g/a"].attrs["names"]) == ["x", "y"]
 

@@ -74,7 +74,7 @@ def test_every_layout_is_told(path):
     assert all(item.problem is None for item in items.values())
     with opened(path) as file:
         box, dtype = (slice(0, 10),), np.dtype("i8")
-        assert read_box(open_dataset(file.h5, "/virtual"), box, dtype).tolist() == list(range(10))
+        assert read_box(open_dataset(file.h5, "/virtual"), box, dtype, file.paths).tolist() == list(range(10))
 
 
 def test_scalars_are_told_and_empty_ones_and_null_ones(path):
@@ -127,7 +127,7 @@ def test_filters_on_the_list_are_told_by_name_and_read(path, name):
     assert item.problem is None
     assert name in [one.name for one in item.layout.filters]
     with opened(path) as file:
-        values = read_box(open_dataset(file.h5, "/data"), (slice(50, 150),), np.dtype("i8"))
+        values = read_box(open_dataset(file.h5, "/data"), (slice(50, 150),), np.dtype("i8"), file.paths)
     assert values.tolist() == list(range(50, 150))
 
 
@@ -165,6 +165,18 @@ def test_addresses_count_the_user_block(path):
     assert np.frombuffer(raw, "<i8", 4, offsets[1]).tolist() == [4, 5, 6, 7]
     assert sizes.tolist() == [32, 32]
     assert told(path)["unwritten"].layout.offset is None
+
+
+def test_a_fill_value_matters_only_where_something_may_not_be_written(path):
+    with h5py.File(path, "w") as file:
+        file.create_dataset("written", data=np.arange(5), fillvalue=7)
+        file.create_dataset("unwritten", shape=(5,), dtype="i8", fillvalue=7)
+        file.create_dataset("chunked", data=np.arange(5), chunks=(4,), fillvalue=7)
+
+    fills = {name: item.fill for name, item in told(path).items() if name}
+
+    seven = np.int64(7).tobytes()
+    assert fills == {"written": None, "unwritten": seven, "chunked": seven}
 
 
 def test_a_chunk_table_is_in_row_major_order_with_holes(path):
@@ -320,8 +332,9 @@ def test_an_external_link_is_not_followed(secret, path):
                 open_dataset(file.h5, name)
 
 
-def test_raw_external_storage_is_not_read(secret, path):
-    with h5py.File(path, "w") as file:
+@pytest.mark.parametrize("user_block", [0, 512])  # HDF5 adds its length even to addresses that are none
+def test_raw_external_storage_is_not_read(secret, path, user_block):
+    with h5py.File(path, "w", userblock_size=user_block) as file:
         file.create_dataset("data", shape=(64,), dtype="u1", external=[(str(secret / "secret"), 0, 64)])
         file.create_dataset("passwd", shape=(64,), dtype="u1", external=[("/etc/passwd", 0, 64)])
 

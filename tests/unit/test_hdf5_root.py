@@ -21,6 +21,8 @@ from zcat.storage.directory_root import DirectoryRoot, DirectoryTimes
 from zcat.storage.disk_budget import DiskLimits
 from zcat.storage.frame_template import assemble_cframe, frame_template
 from zcat.storage.hdf5 import served
+from zcat.storage.hdf5.asking import read_inventory
+from zcat.storage.hdf5.dataset import Hdf5Dataset
 from zcat.storage.hdf5.hdf5_file import Tools
 from zcat.storage.hdf5.hdf5_files import Hdf5Files
 from zcat.storage.hdf5.hdf5_root import Hdf5Root
@@ -143,7 +145,7 @@ def all_kinds(path):
     return path
 
 
-NOT_OFFERED = {"none", "reference", "away", "deep"}
+NOT_OFFERED = {"none", "away", "deep"}
 
 
 def test_a_root_of_one_file_is_looked_into_whatever_its_name(tmp_path, opened):
@@ -165,7 +167,9 @@ def test_values_of_each_kind_are_those_of_h5py(tmp_path, opened):
             entry = root.known[address]
             assert entry.problem is None, (name, entry.problem)
             values, wanted = root.read(address), dataset[...]
-            if dataset.dtype.hasobject:
+            if h5py.check_ref_dtype(dataset.dtype):
+                wanted = np.array(file[dataset[()]].name, "S")
+            elif dataset.dtype.hasobject:
                 wanted = wanted.astype("S")
             assert entry.shape == values.shape == wanted.shape, name
             assert values.tobytes() == wanted.tobytes(), name
@@ -415,6 +419,25 @@ def test_what_was_read_in_the_background_is_compared_though_nobody_else_read_it(
         one for one in (*VARIETY, "group") if root.known[f"f.h5/{one}"].lineage != before[f"f.h5/{one}"].lineage
     }
     assert changed == {"plain", "direct", "group"}
+
+
+@pytest.mark.parametrize("name", [*VARIETY, "unwritten", "small"])
+def test_what_a_conversion_says_that_it_was_made_of_is_what_is_compared_later(tmp_path, sandbox, name):
+    path = tmp_path / "f.h5"
+    write_again(path, 10)
+    with h5py.File(path, "r+") as file:
+        file.create_dataset("unwritten", (40, 30), "<f4", chunks=(20, 30), compression="gzip", fillvalue=2.5)
+        file.create_dataset("small", data=wave((40, 30)), chunks=(7, 7), compression="gzip")
+    with open(path, "rb") as file:
+        item = next(one for one in read_inventory(sandbox, file.fileno()) if one.path == name)
+        dataset = Hdf5Dataset(sandbox, file.fileno(), item)
+        unit = dataset.unit(0)
+
+        made, witness = dataset.convert(unit)
+
+        assert len(made) == len(unit.numbers)
+        if not dataset.cut.is_direct:  # whose chunks are not converted
+            assert witness == dataset.witness(unit)
 
 
 def test_a_unit_that_was_read_with_two_contents_renews_its_dataset():

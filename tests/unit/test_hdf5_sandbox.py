@@ -206,6 +206,14 @@ def test_a_worker_may_write_no_file_and_sees_little_of_our_environment(fd, tmp_p
             sandbox.call("write", {"path": str(tmp_path / "new")}, fd)
 
 
+def test_a_worker_loads_modules_from_where_we_do_and_from_nowhere_else(fd, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([".", "modules", "/elsewhere", ""]))
+    with wicked() as sandbox:
+        paths = sandbox.call("environment", {}, fd)[0]["is"]["PYTHONPATH"].split(os.pathsep)
+    assert paths[1:] == [str(tmp_path), str(tmp_path / "modules"), "/elsewhere"]
+
+
 @pytest.mark.skipif("landlock" not in confinement(), reason="a kernel without Landlock")
 def test_a_worker_opens_nothing_beside_its_root(fd, path, tmp_path):
     (tmp_path / "secret").write_text("secret")

@@ -7,6 +7,7 @@ from hdf5_samples import opened, told
 from zcat.model.dtypes import parse_dtype
 from zcat.protocol.codec import unpack_attributes
 from zcat.storage.hdf5.operations import attributes
+from zcat.storage.hdf5.reference_paths import NOTHING, ReferencePaths
 from zcat.storage.hdf5.types import read_box
 
 ENUM = h5py.enum_dtype({"RED": 0, "GREEN": 1})
@@ -39,7 +40,7 @@ def values_of(path, item):
     """Read a whole dataset as a worker reads boxes of it."""
     with opened(path) as file:
         box = tuple(slice(0, length) for length in item.shape)
-        return read_box(file.h5[item.hdf5_path].id, box, parse_dtype(item.dtype))
+        return read_box(file.h5[item.hdf5_path].id, box, parse_dtype(item.dtype), file.paths)
 
 
 def create(path, stored, shape=(3,)):
@@ -152,12 +153,80 @@ def test_numbers_with_padding_bits_are_not_raw(path):
     assert not told(path)["data"].raw
 
 
+@pytest.mark.parametrize("user_block", [0, 512])
+def test_references_are_offered_as_the_paths_of_what_they_lead_to(path, user_block):
+    with h5py.File(path, "w", userblock_size=user_block) as file:
+        file["g/data"] = np.arange(3)
+        cells = file.create_dataset("cells", (2, 2), h5py.ref_dtype)
+        cells[0, 0], cells[0, 1], cells[1, 0] = file["g/data"].ref, file["g"].ref, file.ref
+        gone = file.create_dataset("gone", (1,), h5py.ref_dtype)
+        gone[0] = file.create_group("soon").ref
+        del file["soon"]
+
+    items = told(path)
+
+    assert items["cells"].note == "references, as the paths of what they lead to"
+    assert values_of(path, items["cells"]).tolist() == [[b"/g/data", b"/g"], [b"/", b""]]
+    assert values_of(path, items["gone"]).tolist() == [b"<a reference to nothing>"]
+
+
+def test_references_are_offered_inside_of_compounds_too(path):
+    dtype = np.dtype(
+        [("n", "i4"), ("to", h5py.ref_dtype), ("more", h5py.ref_dtype, (2,)), ("t", h5py.string_dtype())]
+    )
+    with h5py.File(path, "w") as file:
+        file["a"], file["b"] = 1, 2
+        data = file.create_dataset("data", (2,), dtype)
+        data[0] = (7, file["a"].ref, [file["b"].ref, h5py.Reference()], "text")
+
+    item = told(path)["data"]
+    values = values_of(path, item)
+
+    assert values.dtype == [("n", "<i4"), ("to", "S2"), ("more", "S2", (2,)), ("t", "S4")]
+    assert values[["n", "to", "t"]].tolist() == [(7, b"/a", b"text"), (0, b"", b"")]
+    assert values["more"].tolist() == [[b"/b", b""], [b"", b""]]
+    assert "references" in item.note
+    assert "text of variable length" in item.note
+
+
+def test_a_reference_in_memory_is_the_path_of_what_it_leads_to(path):
+    with h5py.File(path, "w") as file:
+        some, gone = file.create_group("some").ref, file.create_group("gone").ref
+        del file["gone"]
+        paths = ReferencePaths(file)
+
+        assert list(map(paths.of_reference, (some, gone, h5py.Reference()))) == [b"/some", NOTHING, b""]
+
+
+def test_names_of_references_are_not_looked_for_without_end(path):
+    with h5py.File(path, "w") as file:
+        file["a"] = 1
+        deep = file.create_group("b")
+        for _ in range(600):
+            deep = deep.create_group("g")
+        cells = file.create_dataset("cells", (2,), h5py.ref_dtype)
+        cells[0], cells[1] = file["a"].ref, deep.ref
+
+    assert values_of(path, told(path)["cells"]).tolist() == [b"/a", NOTHING]
+
+
+def test_a_reference_that_changed_changes_its_dataset_alone(path):
+    def write(target):
+        with h5py.File(path, "w") as file:
+            file["a"], file["b"] = 1, 2
+            file.create_dataset("to", (1,), h5py.ref_dtype)[0] = file[target].ref
+        return {one: item.fingerprint for one, item in told(path).items()}
+
+    one, other = write("a"), write("b")
+
+    assert {name for name in one if one[name] != other[name]} == {"to"}
+
+
 @pytest.mark.parametrize(
     ("dtype", "why"),
     [
         ("g", "portable"),
-        (h5py.ref_dtype, "references"),
-        (h5py.regionref_dtype, "references"),
+        (h5py.regionref_dtype, "references to regions"),
         (h5py.vlen_dtype("i4"), "variable length"),
         (np.dtype([("ok", "i4"), ("bad", [("inner", h5py.vlen_dtype("f4"))])]), "bad.inner"),
     ],

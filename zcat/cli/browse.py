@@ -174,14 +174,16 @@ def _listed(client: "Client", address: str) -> "Sequence[Listed]":
     """List what is at an address.
 
     Raises:
-        DatasetUnknown: there is nothing, and it is not a root, which may be empty.
+        DatasetUnknown: there is nothing, and it is neither a root nor a group of an HDF5 file, which may be empty.
     """
     listed = client.list(address)
     root, under = split_address(address)
     if not listed and under:
-        raise DatasetUnknown(
-            f"{shown(address)}: neither a folder nor a dataset; 'zcat ls {root}' lists what there is"
-        )
+        try:
+            client.root(root).attributes(under)
+        except DatasetUnknown:
+            advice = f"'zcat ls {root}' lists what there is"
+            raise DatasetUnknown(f"{shown(address)}: neither a folder nor a dataset; {advice}") from None
     return listed
 
 

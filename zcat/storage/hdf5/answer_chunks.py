@@ -32,5 +32,5 @@ def answer_chunks(file: OpenFile, fields: Mapping[str, Any]) -> Answer:
     job = from_plain(Job, fields)
     dataset = open_dataset(file.h5, job.hdf5_path)
     dtype = parse_dtype(job.cut.array.dtype)
-    values = as_items(read_box(dataset, job.unit.box, dtype), dtype)
+    values = as_items(read_box(dataset, job.unit.box, dtype, file.paths), dtype)
     return Answer({}, [b"".join(convert_box(values, job.cut, job.unit))])

@@ -1,17 +1,19 @@
 """What is asked of the worker processes, and what their answers must look like: they are a stranger's."""
 
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from typing import Any
 
 import blake3
 import numpy as np
 
 from zcat.errors import BadContent, BadMessage
-from zcat.limits import ATTRIBUTES_BYTES_MAX, KIB, MIB, NCHUNKS_MAX
-from zcat.protocol.codec import from_plain, to_plain, unpack
+from zcat.limits import ATTRIBUTES_BYTES_MAX, KIB, NCHUNKS_MAX
+from zcat.protocol.codec import to_plain, unpack
 from zcat.storage.chunk_gate import DIGEST_BYTES, HEADER_BYTES, plain_chunk
 from zcat.storage.hdf5.convert import Job
-from zcat.storage.hdf5.items import Item
+from zcat.storage.hdf5.items import Item, read_page
 from zcat.storage.hdf5.sandbox import Sandbox
 from zcat.storage.hdf5.stored import ChunkTable
 
@@ -19,8 +21,16 @@ ITEMS_MAX = 1_000_000
 """Groups and datasets of one file."""
 
 _TABLE_PAGE = 1 << 22
-_PAGE_BYTES_MAX = 4 * MIB
 _PATHS_MAX = 512
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Page:
+    """Some groups and datasets of a file."""
+
+    items: list[Item]
+    packed: bytearray
+    """The same as they came; `items.read_page` reads them again."""
 
 
 def read_inventory(sandbox: Sandbox, fd: int) -> list[Item]:
@@ -31,7 +41,12 @@ def read_inventory(sandbox: Sandbox, fd: int) -> list[Item]:
         Busy: another program writes it, or no worker is free.
         StorageFailed, Closed: as ``Sandbox.call`` says.
     """
-    items: list[Item] = []
+    return [item for page in read_pages(sandbox, fd) for item in page.items]
+
+
+def read_pages(sandbox: Sandbox, fd: int) -> Iterator[Page]:
+    """Do as `read_inventory`, page by page: what is done with one, is done while the next one is made."""
+    count = 0
     start: int | None = 0
     with ThreadPoolExecutor(1) as ahead:  # a page is made while the one before it is read
         page = ahead.submit(sandbox.call, "inventory", {"start": start}, fd)
@@ -40,10 +55,11 @@ def read_inventory(sandbox: Sandbox, fd: int) -> list[Item]:
             start = _following(fields, start)
             if start is not None:
                 page = ahead.submit(sandbox.call, "inventory", {"start": start}, fd)
-            items.extend(_items_of(bodies))
-            if len(items) > ITEMS_MAX:
+            one = _page_of(bodies)
+            count += len(one.items)
+            if count > ITEMS_MAX:
                 raise BadContent(f"an inventory of more than {ITEMS_MAX} items")
-    return items
+            yield one
 
 
 def read_attributes(sandbox: Sandbox, fd: int, hdf5_path: str) -> tuple[dict[str, Any], bytes]:
@@ -151,12 +167,10 @@ def _following(fields: dict[str, Any], start: int) -> int | None:
     return following if type(following) is int and following > start else None
 
 
-def _items_of(bodies: list[bytearray]) -> list[Item]:
+def _page_of(bodies: list[bytearray]) -> Page:
+    packed = bodies[0] if bodies else bytearray()
     try:
-        plain = unpack(bodies[0], _PAGE_BYTES_MAX) if bodies else None
-        if type(plain) is not list:
-            raise BadMessage("no list of items")
-        return [from_plain(Item, one) for one in plain]
+        return Page(read_page(packed), packed)
     except BadMessage as error:
         raise BadContent(f"an inventory that is none: {error.message}") from None
 

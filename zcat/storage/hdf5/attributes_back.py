@@ -14,6 +14,7 @@ from zcat.errors import NotReadable
 from zcat.limits import MIB
 from zcat.storage.hdf5.forms import dtype_of, memory_type, stored_type
 from zcat.storage.hdf5.import_file import OTHERS, OURS, TYPES
+from zcat.storage.hdf5.links_back import object_at
 from zcat.storage.hdf5.types import split
 from zcat.storage.hdf5.values import LATIN
 
@@ -94,7 +95,7 @@ def built(value: Any, dtype: np.dtype, target: Target) -> Any:
     if members is not None:
         return members[value] if isinstance(value, str) else value
     if h5t.check_ref_dtype(dtype) is h5py.Reference:
-        return h5py.Reference() if value is None else target.file[value].ref
+        return h5py.Reference() if value is None else object_at(target.file, value).ref
     if h5t.check_ref_dtype(dtype) is not None:
         raise TypeError("a reference to a region, of which only the dataset is known")
     text = h5t.check_string_dtype(dtype)

@@ -74,7 +74,9 @@ def check_storage(file: h5py.File, plist: h5p.PropDCID, layout: Layout, depth: i
         _check_sources(file, plist, depth)
     for one in layout.filters:
         if one.id not in FILTERS or not h5z.filter_avail(one.id):
-            raise NotReadable(f"it needs the HDF5 filter {one.id} ({one.name}), which is not on the list of those")
+            raise NotReadable(
+                f"it needs the HDF5 filter {one.id} ({one.name}), which is not one of those read here"
+            )
 
 
 def filters_of(plist: h5p.PropDCID) -> tuple[Filter, ...]:
@@ -94,6 +96,19 @@ def layout_of(dataset: h5d.DatasetID, plist: h5p.PropDCID) -> Layout:
     # where nothing is stored yet, HDF5 gives an impossible address, plus the length of the user block
     offset = dataset.get_offset() if kind == "contiguous" and stored_bytes else None
     return Layout(kind, chunks, filters_of(plist) if chunks else (), offset, stored_bytes)
+
+
+def plain_layout_of(dataset: h5d.DatasetID) -> Layout | None:
+    """Say how the bytes of a dataset lie that is contiguous and all there, in this file; None of any other.
+
+    Of such a one nothing else matters: it has no filters, no other files, and no use for a fill value.
+
+    Args:
+        dataset: open, in a file without a user block: otherwise HDF5 adds its length to addresses that are none.
+    """
+    offset = dataset.get_offset()
+    stored_bytes = dataset.get_storage_size() if offset is not None else 0
+    return Layout("contiguous", None, (), offset, stored_bytes) if stored_bytes else None
 
 
 def _check_sources(file: h5py.File, plist: h5p.PropDCID, depth: int) -> None:

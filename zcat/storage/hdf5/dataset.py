@@ -100,8 +100,8 @@ class Hdf5Dataset:
             return self._filled_chunk(nchunk)
         return None if part.filter_mask else chunk_of(self.cut, self._like, part.raw, nchunk)
 
-    def convert(self, unit: Unit) -> list[bytes]:
-        """Make the chunks of a unit.
+    def convert(self, unit: Unit) -> tuple[list[bytes], bytes]:
+        """Make the chunks of a unit; give them and what `witness` gives.
 
         Raises:
             BadContent: the file is damaged there.
@@ -111,13 +111,15 @@ class Hdf5Dataset:
         if self._data is not None and self._data.is_unwritten(unit.box):
             filled = [self._filled_chunk(number) for number in unit.numbers]
             if None not in filled:
-                return [chunk for chunk in filled if chunk is not None]
+                return [chunk for chunk in filled if chunk is not None], self.witness(unit)
         if self._is_simple and self._data is not None:
             try:
-                return convert_box(self._data.values(unit.box, self._pipeline), self.cut, unit)
+                values, stored = self._data.values(unit.box, self._pipeline)
+                return convert_box(values, self.cut, unit), self._witness_of(stored)
             except BadContent:
                 pass
-        return read_chunks(self._sandbox, self._fd, Job.of(self.item.hdf5_path, self.cut, unit))
+        made = read_chunks(self._sandbox, self._fd, Job.of(self.item.hdf5_path, self.cut, unit))
+        return made, self.witness(unit, made)
 
     def witness(self, unit: Unit, made: list[bytes] | None = None) -> bytes:
         """Return a digest of what a unit is made of; empty where the fingerprint says it all.
@@ -135,12 +137,11 @@ class Hdf5Dataset:
         if self.item.by_value:
             return b""
         if self._data is None:  # virtual: its bytes lie elsewhere in the file
-            return digest(b"".join(made or self.convert(unit)))
+            return digest(b"".join(made)) if made else self.convert(unit)[1]
         direct = self.direct_chunk(unit.numbers[0])
         if direct is not None:
             return digest(direct)
-        # another block shape gives other chunks of the same values
-        return blake3.blake3(_said(self.cut) + self._data.witness(unit.box)).digest()
+        return self._witness_of(self._data.witness(unit.box))
 
     def whole_witness(self) -> bytes:
         """Return a digest of all that the dataset is made of; empty where the fingerprint says it all.
@@ -154,6 +155,10 @@ class Hdf5Dataset:
         if self._data is None:
             raise NotReadable("a virtual dataset has no bytes of its own")
         return self._data.whole_witness()
+
+    def _witness_of(self, stored: bytes) -> bytes:
+        # another block shape gives other chunks of the same values
+        return blake3.blake3(_said(self.cut) + stored).digest()
 
     def _open_data(self, item: Item) -> StoredData | None:
         assert item.layout is not None

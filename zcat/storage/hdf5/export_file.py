@@ -24,23 +24,25 @@ from numpy.typing import NDArray
 
 from zcat.errors import BadContent, NotReadable, StorageFailed, ZcatError
 from zcat.limits import MIB
-from zcat.model.dataset import ArrayGeometry, DatasetInfo, Entry, Kind
+from zcat.model.dataset import ArrayGeometry
 from zcat.model.dtypes import parse_dtype
-from zcat.model.selection import Selection
 from zcat.storage.frame_source import ContiguousFrame
 from zcat.storage.frame_template import assemble_cframe, frame_template
 from zcat.storage.hdf5.attributes_back import attributes_from, write_attribute
-from zcat.storage.hdf5.forms import dtype_of, memory_type, stored_type
+from zcat.storage.hdf5.forms import dtype_of, memory_type, storable, stored_type
 from zcat.storage.hdf5.import_file import CREATION, GROUP, LINKS, ORDER, SUFFIX
 from zcat.storage.hdf5.items import ENUM_NAMES
 from zcat.storage.hdf5.layout import box_of, geometry_of
 from zcat.storage.hdf5.links_back import add_link, hdf5_path, restore_order
 from zcat.storage.hdf5.types import plain_dtype, split
-from zcat.storage.reading import LooseChunks, read_selection
+from zcat.storage.hdf5.values_back import References, as_stored, decoded, has_references, write_box
 from zcat.storage.save import replaced
 
 SMALL_BYTES = 4096
 """Smaller datasets are not compressed, unless they were chunked before."""
+
+_Referring = tuple[str, tuple[slice, ...], NDArray[Any], h5t.TypeID]
+"""A part of a dataset with references: which, where, items as they are offered, and their type in memory."""
 
 _CHUNK_CACHE_BYTES = 64 * MIB
 _FAILURES = (OSError, RuntimeError, ValueError, TypeError, LookupError, AttributeError, OverflowError)
@@ -63,6 +65,7 @@ class Exporter:
         self._place = file
         self._opened = contextlib.ExitStack()
         self._later: list[tuple[str, list[tuple[str, Any, Any]]]] = []
+        self._referring: list[_Referring] = []
         self._orders: dict[str, list[str]] = {}
 
     def __enter__(self) -> Self:
@@ -172,7 +175,7 @@ class Exporter:
         else:
             dataset = self._file.create_dataset(name, **_options(array, dtype, creation), track_order=is_ordered)
             try:
-                self._fill(dataset, frame, _memory_type(dtype, creation), progress)
+                self._fill(path, frame, _memory_type(dtype, creation), progress)
             except BaseException:
                 del self._file[name]
                 raise
@@ -180,14 +183,10 @@ class Exporter:
         self.datasets += 1
 
     def _fill(
-        self,
-        dataset: h5py.Dataset,
-        frame: ContiguousFrame,
-        memory: h5t.TypeID,
-        progress: Callable[[int, int], None],
+        self, path: str, frame: ContiguousFrame, memory: h5t.TypeID, progress: Callable[[int, int], None]
     ) -> None:
         """Copy the chunks, wrapped if they may be, else decoded; then in memory they are of that type."""
-        array = frame.geometry.array
+        array, dataset = frame.geometry.array, self._file[hdf5_path(path)]
         assert array is not None
         wrap = _wrapping(dataset, frame, array)
         base, inner = split(dataset.dtype)
@@ -199,9 +198,17 @@ class Exporter:
                 dataset.id.write_direct_chunk(tuple(part.start for part in box), wrap(chunk))
                 self.direct_chunks += 1
             else:
-                values = _as_stored(_decoded(frame, nchunk, chunk), base)
-                _write_box(dataset, box[: len(box) - len(inner)], values, memory)
+                part = (path, box[: len(box) - len(inner)], decoded(frame, nchunk, chunk), memory)
+                if has_references(base):
+                    self._referring.append(part)
+                else:
+                    self._write(part, References(self._file))
             progress(nchunk + 1, count)
+
+    def _write(self, part: _Referring, references: References) -> None:
+        path, box, values, memory = part
+        dataset = self._file[hdf5_path(path)]
+        write_box(dataset, box, as_stored(values, split(dataset.dtype)[0], references), memory)
 
     def _attributes(self, path: str, found: h5py.HLObject, attributes: dict[str, Any]) -> None:
         given = list(attributes_from(attributes))
@@ -222,7 +229,13 @@ class Exporter:
                 self._attribute(path, found, name, (typed[0], None))
 
     def _write_later(self) -> None:
-        """Write the attributes that lead to other objects, now that there are all."""
+        """Write the references and attributes that lead to other objects, now that there are all."""
+        references = References(self._file)
+        for part in self._referring:
+            self._write(part, references)
+        self._referring.clear()
+        for target in sorted(references.lost):
+            self.left_out.append((f"references to {target}", "nothing is there; they are empty"))
         for path, given in self._later:
             for name, value, form in given:
                 self._attribute(path, self._file[hdf5_path(path)], name, (value, form))
@@ -296,7 +309,7 @@ def read_group(file: Path) -> dict[str, Any]:
 
 def _stored_dtype(array: ArrayGeometry, creation: dict[str, Any], members: Any) -> np.dtype:
     """Give the HDF5 type of a dataset: as noted if it fits the items, else theirs."""
-    offered = parse_dtype(array.dtype)
+    offered = storable(parse_dtype(array.dtype))
     if members and not creation and isinstance(members, dict) and offered.kind in "iu":
         return h5py.enum_dtype(members, offered)
     if not creation:
@@ -386,44 +399,6 @@ def _wrapping(
         return b"".join((header, chunk, tail))
 
     return wrap
-
-
-def _decoded(frame: ContiguousFrame, nchunk: int, chunk: bytes) -> NDArray[Any]:
-    array = frame.geometry.array
-    assert array is not None
-    entry = Entry("", Kind.ARRAY, "", 0, 0, 0, array.shape, array.dtype)
-    source = LooseChunks(DatasetInfo(entry, frame.geometry, frame.compression), {nchunk: chunk})
-    axes = tuple(range(part.start, part.stop) for part in box_of(array, nchunk))
-    return read_selection(source, Selection(axes))
-
-
-def _as_stored(values: NDArray[Any], dtype: np.dtype) -> NDArray[Any]:
-    """Give items the type that HDF5 has: where bytes of fixed width were text of variable length, it is again."""
-    if not dtype.hasobject:
-        return values.view(dtype)
-    made: NDArray[Any] = np.empty(values.shape, dtype)
-    _copy_texts(values, made)
-    return made
-
-
-def _copy_texts(values: NDArray[Any], made: NDArray[Any]) -> None:
-    if made.dtype.names is not None:
-        for name in made.dtype.names:
-            _copy_texts(values[name], made[name])
-    else:
-        made[...] = values.astype(object) if made.dtype.hasobject else values
-
-
-def _write_box(
-    dataset: h5py.Dataset, box: tuple[slice, ...], values: NDArray[Any], memory_type: h5t.TypeID
-) -> None:
-    """Write in the very type, so that HDF5 converts nothing but text."""
-    memory = file = h5py.h5s.ALL
-    if box:
-        file = dataset.id.get_space()
-        file.select_hyperslab(tuple(part.start for part in box), tuple(part.stop - part.start for part in box))
-        memory = h5py.h5s.create_simple(tuple(part.stop - part.start for part in box))
-    dataset.id.write(memory, file, np.ascontiguousarray(values), memory_type)
 
 
 def _silent(done: int, total: int) -> None:

@@ -90,6 +90,17 @@ def dtype_of(form: Any) -> np.dtype:
     return _made(form, _DEPTH_MAX)
 
 
+def storable(dtype: np.dtype) -> np.dtype:
+    """Mark dates and durations in a type: HDF5 has none, so h5py keeps them as opaque items with a tag."""
+    if dtype.subdtype is not None:
+        return np.dtype((storable(dtype.subdtype[0]), dtype.subdtype[1]))
+    if dtype.fields is None:
+        return h5py.opaque_dtype(dtype) if dtype.kind in "mM" else dtype
+    names, fields = list(dtype.fields), list(dtype.fields.values())
+    formats, offsets = [storable(field[0]) for field in fields], [field[1] for field in fields]
+    return np.dtype({"names": names, "formats": formats, "offsets": offsets, "itemsize": dtype.itemsize})
+
+
 def _members_of(stored: h5t.TypeID | None, count: int) -> list[h5t.TypeID | None]:
     if stored is None or stored.get_class() != h5t.COMPOUND or stored.get_nmembers() != count:
         return [None] * count
@@ -168,7 +179,7 @@ def _base(form: dict[str, Any], depth: int) -> np.dtype:
         return np.dtype(
             {"names": names, "formats": formats, "offsets": offsets, "itemsize": int(form["itemsize"])}
         )
-    base = parse_dtype(text)
+    base = storable(parse_dtype(text))
     if "members" in form:
         return h5py.enum_dtype({str(name): int(number) for name, number in form["members"].items()}, base)
     return base

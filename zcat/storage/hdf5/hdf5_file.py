@@ -231,8 +231,8 @@ class Hdf5File:
             data = kept.get(info, nchunk)
             if data is not None:
                 return data
-            made = dataset.convert(unit)
-            self.served.note(item.path, unit.numbers[0], dataset.witness(unit, made))
+            made, witness = dataset.convert(unit)
+            self.served.note(item.path, unit.numbers[0], witness)
             opened.check_unchanged()  # else one version's chunks would be kept under another's name
             for number, one in zip(unit.numbers, made, strict=True):
                 kept.put(info, number, one, self._tools.digests.of(info.entry.lineage, number, one))

@@ -17,10 +17,11 @@ from zcat.names import shown
 from zcat.protocol.messages import Change
 from zcat.storage.beneath import Stamp, lineage_of, stamp_of
 from zcat.storage.disk import pread_exactly
-from zcat.storage.hdf5.asking import read_inventory
+from zcat.storage.hdf5.asking import read_pages
 from zcat.storage.hdf5.hdf5_file import Hdf5File, Tools
 from zcat.storage.hdf5.inventories import Inventories, Inventory, Named
-from zcat.storage.hdf5.served import Served, Witnesses
+from zcat.storage.hdf5.items import Item
+from zcat.storage.hdf5.served import Served, Witnesses, WitnessLog
 from zcat.storage.hdf5.unchanged import Version, unchanged
 from zcat.storage.hdf5.witnessing import Witnessing
 from zcat.storage.root import Looked
@@ -197,7 +198,7 @@ class Hdf5Files:
         served = held.served if held is not None else Served(loaded.served if loaded else None)
         try:
             with _sealed(served):
-                inventory = self._look(path, found, before, served)
+                inventory, pages = self._look(path, found, before, served)
         except ZcatError as error:
             self._note_trouble(path, stamp, error, was_good=held is not None)
             raise
@@ -207,7 +208,7 @@ class Hdf5Files:
             self.forget(path)
             return None
         served.close()  # before its log is replaced
-        return self._replace(path, inventory, found, inventory is loaded)
+        return self._replace(path, inventory, found, pages)
 
     def forget(self, path: str) -> None:
         """Drop a file that is gone."""
@@ -220,16 +221,24 @@ class Hdf5Files:
 
     # -- private -------------------------------------------------------------------------------------
 
-    def _look(self, path: str, found: Found, before: Inventory | None, given: Served) -> Inventory | None:
-        """Take the inventory of a file: that of before, if the file is the same, or a new one."""
+    def _look(
+        self, path: str, found: Found, before: Inventory | None, given: Served
+    ) -> tuple[Inventory | None, list[bytearray] | None]:
+        """Take the inventory of a file: that of before, if the file is the same, or a new one, with its pages."""
         stamp, fd = found.stamp, found.open_file()
         try:
             if not has_signature(fd):
-                return None
+                return None, None
             if before is not None and before.stamp == stamp:
-                return before
-            items = {item.path: item for item in read_inventory(self._tools.sandbox, fd)}
-            named = self._born(path, stamp, items)
+                return before, None
+            items: dict[str, Item] = {}
+            named: dict[str, Named] = {}
+            pages: list[bytearray] = []
+            birth = os.urandom(16).hex()
+            for page in read_pages(self._tools.sandbox, fd):
+                pages.append(page.packed)
+                items.update((item.path, item) for item in page.items)
+                named.update(self._born(path, stamp, birth, page.items))
             served: dict[str, Witnesses] = {}
             if before is not None and before.served is not None:
                 now = Version(self._tools.sandbox, fd, stamp, items)
@@ -240,22 +249,24 @@ class Hdf5Files:
                 raise Stale(f"{shown(path)} changed while it was read")
         finally:
             os.close(fd)
-        return Inventory(stamp, items, named, served)
+        return Inventory(stamp, items, named, served), pages
 
-    def _born(self, path: str, stamp: Stamp, items: Iterable[str]) -> dict[str, Named]:
-        """Name the content of all items anew.
+    def _born(self, path: str, stamp: Stamp, birth: str, items: Iterable[Item]) -> Iterator[tuple[str, Named]]:
+        """Name the content of items anew.
 
         By a random number, too: if what is kept of the file is lost, nobody knows what was given out under names
         that the same stamp would make again.
         """
-        birth = os.urandom(16).hex()
-        return {
-            one: Named(lineage_of(self._tools.owner, stamp, f"{path}\0{one}\0{birth}"), stamp.mtime_ns)
-            for one in items
-        }
+        for item in items:
+            lineage = lineage_of(self._tools.owner, stamp, f"{path}\0{item.path}\0{birth}")
+            yield item.path, Named(lineage, stamp.mtime_ns)
 
-    def _replace(self, path: str, inventory: Inventory, found: Found, is_loaded: bool) -> Hdf5File:
-        witness_log = self._inventories.log(path) if is_loaded else self._inventories.save(path, inventory)
+    def _replace(self, path: str, inventory: Inventory, found: Found, pages: list[bytearray] | None) -> Hdf5File:
+        """Offer a version; ``pages`` are its items as they are to be kept, None if they are kept already."""
+        if pages is None:
+            witness_log: WitnessLog | None = self._inventories.log(path)
+        else:
+            witness_log = self._inventories.save(path, inventory, pages)
         served = Served(inventory.served, witness_log if inventory.served is not None else None)
         file = Hdf5File(self._tools, f"{path}/", inventory, found.open_file, served)
         with self._lock:

@@ -193,8 +193,6 @@ class _Import:
     def _array(self, item: Item, target: Path) -> None:
         dataset = Hdf5Dataset(self._sandbox, self._fd, item)
         creation = read_creation(self._sandbox, self._fd, item.hdf5_path)
-        if item.fill is not None and item.raw:
-            creation["fill"] = item.fill
         attributes = {CREATION: creation} | self._attributes(item.path, item.hdf5_path)
         with replaced(target) as partial:
             fd = os.open(partial, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666)
@@ -216,7 +214,7 @@ class _Import:
                 continue
             direct = dataset.direct_chunk(nchunk)
             unit = dataset.unit(nchunk)
-            made = {nchunk: direct} if direct else dict(zip(unit.numbers, dataset.convert(unit), strict=True))
+            made = {nchunk: direct} if direct else dict(zip(unit.numbers, dataset.convert(unit)[0], strict=True))
             for number, chunk in made.items():
                 pwrite_all(fd, chunk, template.header_len + end)
                 offsets[number] = end

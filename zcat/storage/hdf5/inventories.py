@@ -2,7 +2,7 @@
 
 import logging
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -15,11 +15,10 @@ from zcat.logs import kv
 from zcat.protocol.codec import from_plain, pack, to_plain, unpack
 from zcat.storage.beneath import Stamp
 from zcat.storage.cache_folders import read_whole, write_whole
-from zcat.storage.hdf5.items import Item
+from zcat.storage.hdf5.items import Item, read_page
 from zcat.storage.hdf5.served import REPLACING, Witnesses, WitnessLog, record
 
-_PAGE_ITEMS = 10_000
-_FORMAT = 2
+_FORMAT = 3
 _RECORD_BYTES_MAX = 4 * KIB
 _BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
 
@@ -48,9 +47,11 @@ class Inventory:
 
 
 @dataclass(frozen=True, slots=True)
-class _Page:
-    items: tuple[Item, ...]
-    named: tuple[Named, ...]
+class _Names:
+    """Of all items, in their order."""
+
+    lineages: tuple[str, ...]
+    mtimes_ns: tuple[int, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,7 +60,9 @@ class _Head:
     path: str
     stamp: Stamp
     pages: tuple[int, ...]
-    """Their lengths in bytes; they follow, and then witnesses to the end of the file."""
+    """Lengths in bytes of what follows: pages of items, as the worker told them."""
+    names: int
+    """The same of their names, behind the pages; then come witnesses to the end of the file."""
     boot: str = ""
     """During which run of the machine it was written. The file is never synced: a machine that went down may have
     lost the last witnesses, and nobody would see that."""
@@ -73,22 +76,26 @@ class Inventories:
         self._folder = folder
         self._boot = _boot_id()
 
-    def save(self, path: str, inventory: Inventory) -> WitnessLog | None:
+    def save(self, path: str, inventory: Inventory, pages: Sequence[bytes | bytearray]) -> WitnessLog | None:
         """Keep what is known of the file ``path``.
+
+        Args:
+            path: of the file.
+            inventory: what is known.
+            pages: its items, as a worker told them: they need not be packed again.
 
         Returns:
             Where to write what else is given out of it. None if the disk refused, which is logged: then the next
             start takes longer, and gives everything a new lineage.
         """
-        items = list(inventory.items.values())
-        pages = []
-        for at in range(0, len(items), _PAGE_ITEMS):
-            part = tuple(items[at : at + _PAGE_ITEMS])
-            pages.append(pack(to_plain(_Page(part, tuple(inventory.named[item.path] for item in part)))))
-        head = pack(to_plain(_Head(_FORMAT, path, inventory.stamp, tuple(map(len, pages)), self._boot)))
+        named = [inventory.named[one] for one in inventory.items]
+        names = pack(to_plain(_Names(tuple(one.lineage for one in named), tuple(one.mtime_ns for one in named))))
+        lengths = tuple(map(len, pages))
+        head = pack(to_plain(_Head(_FORMAT, path, inventory.stamp, lengths, len(names), self._boot)))
         served = [record(one, *each) for one, held in (inventory.served or {}).items() for each in held.items()]
+        data = b"".join([len(head).to_bytes(4, "little"), head, *pages, names, *served])
         try:
-            write_whole(self._file(path), b"".join([len(head).to_bytes(4, "little"), head, *pages, *served]))
+            write_whole(self._file(path), data)
         except StorageFailed as error:
             log.warning("an inventory is not kept %s", kv(path=path, reason=error))
             self.forget(path)  # it is of another version
@@ -110,12 +117,13 @@ class Inventories:
             if head.format != _FORMAT or head.path != path:
                 return None
             items: dict[str, Item] = {}
-            named: dict[str, Named] = {}
             for size in head.pages:
-                page = from_plain(_Page, unpack(data[end : end + size], GIB))
+                items.update((item.path, item) for item in read_page(data[end : end + size]))
                 end += size
-                items.update((item.path, item) for item in page.items)
-                named.update((item.path, one) for item, one in zip(page.items, page.named, strict=True))
+            names = from_plain(_Names, unpack(data[end : end + head.names], GIB))
+            end += head.names
+            pairs = zip(names.lineages, names.mtimes_ns, strict=True)
+            named = dict(zip(items, (Named(*pair) for pair in pairs), strict=True))
         except (BadMessage, ValueError) as error:
             log.warning("a kept inventory is damaged %s", kv(path=path, reason=error))
             return None

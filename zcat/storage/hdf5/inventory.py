@@ -9,13 +9,12 @@ from collections.abc import Iterator
 from typing import Any
 
 import blake3
-from h5py import h5d, h5g, h5l, h5o
+from h5py import h5d, h5g, h5l, h5o, h5p
 
 from zcat.errors import BadContent, BadName, NotReadable, ZcatError
 from zcat.model.dataset import DIMENSIONS_MAX
-from zcat.model.dtypes import dtype_text
 from zcat.names import check_path, shown
-from zcat.storage.hdf5.checks import check_storage, layout_of
+from zcat.storage.hdf5.checks import check_storage, layout_of, plain_layout_of
 from zcat.storage.hdf5.items import NODES_MAX, Item, Layout
 from zcat.storage.hdf5.links import LINKS_MAX, Link, Object, links_of, open_child, target_of
 from zcat.storage.hdf5.names import legal
@@ -24,8 +23,6 @@ from zcat.storage.hdf5.types import Offer, fill_of, offer_of, raw_items
 
 PLACED_CHUNKS_MAX = 1 << 17
 """Chunks that are looked at for ``Item.places``; a dataset with more counts as written whenever its file is."""
-
-FILL_BYTES_MAX = 1 << 16
 
 SHARED_MAX = 1 << 14
 """Datasets that are remembered in case they have other names; further ones are described under each name."""
@@ -50,6 +47,7 @@ class _Walk:
         self._groups: dict[int, str] = {}
         self._shared: dict[int, Item] = {}
         self._left = NODES_MAX
+        self._has_user_block = file.h5.userblock_size > 0
         self._offers: dict[bytes, Offer] = {}
         """Of the types that were met before, by their encoding; most datasets have one of a few."""
 
@@ -89,10 +87,10 @@ class _Walk:
         except (ZcatError, *_FAILURES) as error:
             yield Item(path, hdf5_path, "dataset", link=target, problem=_said(error))
             return
-        is_hard = link.kind == h5l.TYPE_HARD
         if not isinstance(found, h5g.GroupID):
-            yield self._leaf(found, Item(path, hdf5_path, "dataset", address, link=target))
+            yield self._leaf(found, path, hdf5_path, address, target)
             return
+        is_hard = link.kind == h5l.TYPE_HARD
         item = Item(path, hdf5_path, "group", address, link=target)
         # a soft link may be met before the group that it leads to, which is told where it lies
         first = self._groups.setdefault(address, hdf5_path) if is_hard else self._groups.get(address, *target)
@@ -101,46 +99,45 @@ class _Walk:
         else:
             yield dataclasses.replace(item, note=f"another name of the group {shown(first, 300)}: see there")
 
-    def _leaf(self, found: Object, item: Item) -> Item:
-        known = self._shared.get(item.address)
+    def _leaf(self, found: Object, path: str, hdf5_path: str, address: int, link: tuple[str, ...]) -> Item:
+        known = self._shared.get(address)
         if known is not None:
-            return dataclasses.replace(known, path=item.path, hdf5_path=item.hdf5_path, link=item.link)
+            return dataclasses.replace(known, path=path, hdf5_path=hdf5_path, link=link)
         if isinstance(found, h5d.DatasetID):
-            item = self._dataset(found, item)
+            told = self._dataset(found)
         else:
-            item = dataclasses.replace(item, problem="a named type, which has no values")
+            told = {"problem": "a named type, which has no values"}
+        item = Item(path, hdf5_path, "dataset", address, link=link, **told)
         # PERF: whether it has other names only another question to HDF5 would tell, a tenth of the walk
         if len(self._shared) < SHARED_MAX:
-            self._shared[item.address] = item
+            self._shared[address] = item
         return item
 
-    def _dataset(self, dataset: h5d.DatasetID, item: Item) -> Item:
-        """Fill in what a dataset is; whatever is wrong with it becomes its problem.
-
-        Args:
-            dataset: open.
-            item: its names and address.
-        """
+    def _dataset(self, dataset: h5d.DatasetID) -> dict[str, Any]:
+        """Tell what a dataset is, as fields of its item; whatever is wrong with it becomes its problem."""
         known: dict[str, Any] = {}
         parts: list[object] = []
         try:
             stored = dataset.get_type()
             code = stored.encode()
             parts.append(code)
-            plist = dataset.get_create_plist()
-            layout = known["layout"] = layout_of(dataset, plist)
+            layout, plist = self._layout_of(dataset)
+            known["layout"] = layout
             parts += (layout.kind, layout.chunks)
             parts += ((one.id, one.options) for one in layout.filters)
             shape = known["shape"] = dataset.shape
             parts.append(shape)
             if shape is None:
                 raise NotReadable("an empty dataspace: it has a type and attributes, but no values")
-            check_storage(self._file.h5, plist, layout)
-            offer = self._offers.get(code) or offer_of(dataset, stored)
+            if plist is not None:
+                check_storage(self._file.h5, plist, layout)
+            offer = self._offers.get(code) or offer_of(dataset, stored, self._file.paths)
             if not offer.digest:
                 self._offers[code] = offer
             _offer(known, offer)
-            fill = known["fill"] = fill_of(dataset, plist, offer, FILL_BYTES_MAX)
+            if plist is not None and not _is_all_there(layout):
+                known["fill"] = fill_of(dataset, plist, offer, self._file.paths)
+            fill = known.get("fill")
             parts += (offer.digest, known["dtype"], fill)
             known["by_value"] = layout.kind == "compact" or bool(offer.digest)
             if layout.kind == "compact":
@@ -148,12 +145,27 @@ class _Walk:
             known["places"] = _places(self._file, dataset, layout)
         except (ZcatError, *_FAILURES) as error:
             known["problem"] = _said(error)
-        return dataclasses.replace(item, **known, fingerprint=_digest(parts))
+        known["fingerprint"] = _digest(parts)
+        return known
+
+    def _layout_of(self, dataset: h5d.DatasetID) -> tuple[Layout, h5p.PropDCID | None]:
+        """Say how the bytes of a dataset lie; and what else it was made with, unless nothing of that matters."""
+        # PERF: what a dataset was made with takes HDF5 a quarter of the walk to tell
+        plain = None if self._has_user_block else plain_layout_of(dataset)
+        if plain is not None:
+            return plain, None
+        plist = dataset.get_create_plist()
+        return layout_of(dataset, plist), plist
+
+
+def _is_all_there(layout: Layout) -> bool:
+    """Say whether everything is stored, so that a fill value does not matter."""
+    return layout.kind == "compact" or (layout.kind == "contiguous" and layout.stored_bytes > 0)
 
 
 def _offer(known: dict[str, Any], offer: Offer) -> None:
     """Fill in what a dataset is offered as."""
-    known.update(dtype=dtype_text(offer.dtype), raw=offer.raw, note=offer.note)
+    known.update(dtype=offer.text, raw=offer.raw, note=offer.note)
     if offer.inner:
         known["shape"] += offer.inner
         known["inner_axes"] = len(offer.inner)

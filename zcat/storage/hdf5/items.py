@@ -7,13 +7,17 @@ anything that came by wire.
 import math
 from dataclasses import dataclass
 
-from zcat.errors import BadContent, NotReadable
+from zcat.errors import BadContent, BadMessage, NotReadable
+from zcat.limits import MIB
 from zcat.model.dtypes import parse_dtype
 from zcat.names import check_path, shown
-from zcat.protocol.codec import also_check
+from zcat.protocol.codec import also_check, from_plain, unpack
 
 NODES_MAX = 1_000_000
 """Names of groups and datasets in one file that are told."""
+
+PAGE_BYTES_MAX = 4 * MIB
+"""Of items that are told at once."""
 
 ENUM_NAMES = "HDF5_ENUM"
 """Attribute of ours: the names of a dataset's numbers, if its type is an enumeration."""
@@ -88,6 +92,18 @@ class Item:
     Other ones mean that something was written. The same ones prove nothing: numbers overwritten in place leave no
     trace in any table.
     """
+
+
+def read_page(packed: bytes | bytearray) -> list[Item]:
+    """Read items that a worker told, as one array of msgpack.
+
+    Raises:
+        BadMessage: they are none.
+    """
+    plain = unpack(packed, PAGE_BYTES_MAX)
+    if type(plain) is not list:
+        raise BadMessage("no list of items")
+    return [from_plain(Item, one) for one in plain]
 
 
 def check_item(item: Item) -> None:

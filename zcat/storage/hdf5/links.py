@@ -70,7 +70,7 @@ def open_child(group: h5g.GroupID, link: Link) -> Object:
     Raises:
         NotReadable: it leads nowhere, out of the file, or in a circle; or as for `open_path`.
     """
-    return _Steps().follow(group, link)
+    return _opened(group, link.name) if link.kind == h5l.TYPE_HARD else _Steps().follow(group, link)
 
 
 def open_path(file: h5py.File, path: str) -> Object:
@@ -101,10 +101,7 @@ class _Steps:
         if self.left < 0 or self.depth > _SOFT_DEPTH_MAX:
             raise NotReadable("a soft link that leads in a circle, or through too many others")
         if link.kind == h5l.TYPE_HARD:
-            try:
-                return h5o.open(group, link.name)
-            except (KeyError, ValueError, RuntimeError, OSError) as error:
-                raise BadContent(f"damaged: {error}") from None
+            return _opened(group, link.name)
         if link.kind == h5l.TYPE_SOFT:
             return self._follow_soft(group, group.links.get_val(link.name))
         if link.kind == h5l.TYPE_EXTERNAL:
@@ -129,6 +126,13 @@ class _Steps:
         except (KeyError, RuntimeError):  # how HDF5 says that a group has no such link
             raise DatasetUnknown(f"nothing at {_text(path)}") from None
         return self.follow(at, Link(name, kind))
+
+
+def _opened(group: h5g.GroupID, name: bytes) -> Object:
+    try:
+        return h5o.open(group, name)
+    except (KeyError, ValueError, RuntimeError, OSError) as error:
+        raise BadContent(f"damaged: {error}") from None
 
 
 def _text(raw: bytes) -> str:

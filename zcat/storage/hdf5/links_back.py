@@ -30,13 +30,28 @@ def add_link(file: h5py.File, path: str, target: Any) -> None:
     name = hdf5_path(path)
     match target:
         case str():
-            file[name] = file[hdf5_path(target)]
+            file[name] = object_at(file, hdf5_path(target))
         case [str() as inside]:
             file[name] = h5py.SoftLink(inside)
         case [str() as inside, str() as other]:
             file[name] = h5py.ExternalLink(other, inside)
         case _:
             raise ValueError("a link that is noted in no known form")
+
+
+def object_at(file: h5py.File, path: str) -> h5py.HLObject:
+    """Open an object by its absolute path in a file that is being written, and never another file.
+
+    Raises:
+        LookupError: nothing is there, or the way leads through a soft or external link: paths that were told of
+            an object never do.
+    """
+    found = file["/"]
+    for name in filter(None, path.split("/")):
+        if not isinstance(found, h5py.Group) or not isinstance(found.get(name, getlink=True), h5py.HardLink):
+            raise LookupError(f"nothing at {path}")
+        found = found[name]
+    return found
 
 
 def restore_order(group: h5py.Group, names: list[str]) -> None:

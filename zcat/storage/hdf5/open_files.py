@@ -12,6 +12,7 @@ import h5py
 from zcat.errors import BadContent, Busy, Stale
 from zcat.names import shown
 from zcat.storage.beneath import Stamp, stamp_of
+from zcat.storage.hdf5.reference_paths import ReferencePaths
 
 OPEN_FILES_MAX = 8
 
@@ -23,6 +24,7 @@ class OpenFile:
         """Open it; belongs to `OpenFiles`."""
         self.stamp = stamp
         self.h5 = _open(fd)
+        self.paths = ReferencePaths(self.h5)
         self.kept: dict[str, object] = {}
         """What an operation wants to find again at the next request, by a name of its own."""
 

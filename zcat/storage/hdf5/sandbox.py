@@ -369,8 +369,9 @@ def _unwrapped(header: dict[str, Any], bodies: list[bytearray]) -> tuple[dict[st
 def _environment() -> dict[str, str]:
     kept = {name: os.environ[name] for name in _KEPT if name in os.environ}
     home = str(Path(__file__).parents[3])  # of the package, which the option -P hides where it was not installed
-    paths = [home, *filter(None, [kept.get("PYTHONPATH")])]
-    return {**kept, **_SET, "PYTHONPATH": os.pathsep.join(paths)}
+    # relative to where we are: a worker is elsewhere, and may read whatever it loads modules from
+    paths = (os.path.abspath(one) for one in kept.get("PYTHONPATH", "").split(os.pathsep) if one)
+    return {**kept, **_SET, "PYTHONPATH": os.pathsep.join([home, *paths])}
 
 
 def _signal_name(number: int) -> str:

@@ -116,7 +116,7 @@ class StoredData:
         region = tuple(slice(p.start // c, -(-p.stop // c)) for p, c in zip(box, self._chunks, strict=True))
         return bool((self.table.offsets.reshape(self._grid)[region] < 0).all())
 
-    def values(self, box: Box, pipeline: Pipeline | None) -> np.ndarray:
+    def values(self, box: Box, pipeline: Pipeline | None) -> tuple[np.ndarray, bytes]:
         """Read and decode a box.
 
         Args:
@@ -124,7 +124,7 @@ class StoredData:
             pipeline: of a chunked dataset.
 
         Returns:
-            An array of the box's shape; its items are opaque, of the right size.
+            An array of the box's shape; its items are opaque, of the right size. And what `witness` gives.
 
         Raises:
             BadContent: damaged; or as for `parts`.
@@ -133,30 +133,30 @@ class StoredData:
         shape = tuple(part.stop - part.start for part in box)
         dtype = item_type(self._itemsize)
         values: np.ndarray | None = None
+        made = blake3.blake3()
         for part in self.parts(box):
+            _add(made, part)
             if part.raw is None:
                 piece = None
             elif self._chunks is None:
-                return np.frombuffer(part.raw, dtype).reshape(shape)
+                return np.frombuffer(part.raw, dtype).reshape(shape), made.digest()
             else:
                 assert pipeline is not None
                 piece = decode(part.raw, part.filter_mask, pipeline).view(dtype).reshape(self._chunks)
                 if part.box == box:
-                    return piece
+                    return piece, made.digest()
             if values is None:
                 values = filled(shape, self._item.fill, self._itemsize)
             if piece is not None:
                 _paste(values, box, piece, part.box)
         assert values is not None
-        return values
+        return values, made.digest()
 
     def witness(self, box: Box) -> bytes:
         """Return a digest of the stored bytes that a box is made of: if they are the same, so are its values."""
         made = blake3.blake3()
         for part in self.parts(box):
-            head = (part.filter_mask, -1 if part.raw is None else len(part.raw))
-            made.update(repr(head).encode())
-            made.update(part.raw or b"")
+            _add(made, part)
         return made.digest()
 
     def whole_witness(self) -> bytes:
@@ -194,6 +194,13 @@ class StoredData:
             first = first * length + part.start
             count *= part.stop - part.start
         return pread_exactly(self._fd, count * self._itemsize, self._offset + first * self._itemsize)
+
+
+def _add(made: blake3.blake3, part: Part) -> None:
+    """Add the stored bytes of a part to a witness."""
+    head = (part.filter_mask, -1 if part.raw is None else len(part.raw))
+    made.update(repr(head).encode())
+    made.update(part.raw or b"")
 
 
 def _paste(values: np.ndarray, box: Box, piece: np.ndarray, piece_box: Box) -> None:

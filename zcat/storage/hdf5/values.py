@@ -17,7 +17,7 @@ from typing import Any
 import h5py
 import msgpack
 import numpy as np
-from h5py import h5, h5a, h5p, h5r, h5s, h5t
+from h5py import h5, h5a, h5d, h5p, h5r, h5s, h5t
 
 from zcat.errors import NotReadable
 from zcat.limits import ATTRIBUTE_BYTES_MAX, ATTRIBUTES_BYTES_MAX
@@ -101,17 +101,22 @@ def names_of(found: Object, plist: h5p.PropOCID | None) -> list[bytes]:
     return names
 
 
-def creation_of(dataset: h5py.h5d.DatasetID) -> dict[str, Any]:
+def creation_of(dataset: h5d.DatasetID) -> dict[str, Any]:
     """Tell what a dataset was made with: its type and shape, as for attributes, ``chunks`` and ``maxshape``, and
-    ``is_ordered`` if it knows the order of its attributes."""
+    ``fill``, if it has such a value of one fixed size; ``is_ordered`` if it knows the order of its attributes."""
     made = _type_of(dataset.shape, dataset.get_type())
     plist = dataset.get_create_plist()
     if plist.get_attr_creation_order() & h5p.CRT_ORDER_TRACKED:
         made["is_ordered"] = True
-    if plist.get_layout() == h5py.h5d.CHUNKED:
+    if plist.get_layout() == h5d.CHUNKED:
         limits = dataset.get_space().get_simple_extent_dims(True)
         made["chunks"] = list(plist.get_chunk())
         made["maxshape"] = [None if limit == h5s.UNLIMITED else limit for limit in limits]
+    dtype = _dtype_or_none(dataset.get_type())
+    if plist.fill_value_defined() == h5d.FILL_VALUE_USER_DEFINED and dtype is not None and _is_item(dtype):
+        value = np.zeros((), dtype)
+        plist.get_fill_value(value)
+        made["fill"] = value.tobytes()
     return made
 
 
@@ -212,9 +217,14 @@ def _type_of(shape: tuple[int, ...] | None, stored: h5t.TypeID) -> dict[str, Any
     return {"shape": None if shape is None else list(shape), **form}
 
 
+def _is_item(dtype: np.dtype) -> bool:
+    """Say whether items of a type have one size, and are no arrays."""
+    return not dtype.hasobject and dtype.subdtype is None and dtype.itemsize <= ATTRIBUTE_BYTES_MAX
+
+
 def _members(found: Object) -> dict[str, int] | None:
     """Give the names of a dataset's numbers, if they have any."""
-    if not isinstance(found, h5py.h5d.DatasetID):
+    if not isinstance(found, h5d.DatasetID):
         return None
     try:
         members = h5t.check_enum_dtype(split(memory_dtype(found.get_type()))[0])
