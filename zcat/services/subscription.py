@@ -226,7 +226,7 @@ class Subscription:
     def save(self, now_s: float) -> None:
         """Keep the catalogue for a start without a network."""
         if self.has_catalogue:
-            self._saved.save(Snapshot(self.entries(), *self.stamp), now_s)
+            self._saved.save(Snapshot(self.entries(), *self.stamp, self._follower.take_pages()), now_s)
 
     def forget(self) -> None:
         """Keep it no longer."""
@@ -399,9 +399,9 @@ class Subscription:
             match effect:
                 case AskOrigin(message):
                     self._ask(self._socket, message)
-                case Updated(changes):
+                case Updated(paths):
                     self._around.changed(self.key)
-                    log.debug("catalogue changed %s", kv(root=self.root, count=len(changes), seq=self.stamp[1]))
+                    log.debug("catalogue changed %s", kv(root=self.root, count=len(paths), seq=self.stamp[1]))
                 case Synced():
                     incarnation, seq = self.stamp
                     count = len(self)
