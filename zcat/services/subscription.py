@@ -48,6 +48,8 @@ from zcat.storage.chunk_cache import ChunkCache
 
 log = logging.getLogger(__name__)
 
+SILENT_S = 5.0
+"""Then a connection to an origin that does not answer is given up, for another of its addresses if it has any."""
 RESEND_S = 0.02
 RESENDS_MAX = 40
 """A DEALER that is still connecting takes nothing; the first question should not wait for the second."""
@@ -99,6 +101,8 @@ class Subscription:
         self._questions: dict[int, _Question] = {}
         self._connected_at_s = self._trusted_until_s = float("-inf")
         self._was_here = False
+        self._is_taking = False
+        """What was sent last found a connection: one that stands, though nobody may answer there."""
         self._is_tracked = False
         """The origin sends readers to one another, as the fetcher knows."""
         self._is_met = False
@@ -208,7 +212,7 @@ class Subscription:
         self._carry_out(self._follower.changes(message, self._around.loop.now_s()))
 
     def tick(self, now_s: float) -> None:
-        """Ping, ask again, notice that the origin went away, try another of its addresses, save."""
+        """Ping, ask again, notice that the origin went away, connect anew or elsewhere, save."""
         if self._socket is not None:
             self._carry_out(self._follower.tick(now_s))
         is_here = self.is_here()
@@ -217,7 +221,7 @@ class Subscription:
             self._lose()
         self._was_here = is_here
         quiet_s = now_s - self._connected_at_s
-        if not is_here and self.listed and len(self._ways) > 1 and quiet_s > 5:
+        if not is_here and self.listed and quiet_s > SILENT_S and (len(self._ways) > 1 or self._is_taking):
             self._endpoint = (self._endpoint + 1) % len(self._ways)
             self._connect()
         if self._saved.is_due(self.stamp, now_s):
@@ -288,7 +292,8 @@ class Subscription:
             log.warning("cannot connect to a publisher %s", kv(root=self.root, endpoint=endpoint, reason=error))
             return
         self._around.loop.register(self._socket, self._receive)
-        log.info("connecting %s", kv(root=self.root, owner=self.owner[:8], endpoint=endpoint))
+        level = logging.INFO if self.is_here() else logging.DEBUG  # again and again
+        log.log(level, "connecting %s", kv(root=self.root, owner=self.owner[:8], endpoint=endpoint))
         self._begin()
 
     def _trust(self) -> None:
@@ -327,7 +332,8 @@ class Subscription:
         self._around.loop.call_after(RESEND_S, functools.partial(self._ask, socket, message, attempts - 1))
 
     def _send(self, message: Message, id: int) -> bool:
-        return self._socket is not None and send(self._socket, encode(message, id)) is Sent.OK
+        self._is_taking = self._socket is not None and send(self._socket, encode(message, id)) is Sent.OK
+        return self._is_taking
 
     def _receive(self, parts: Parts) -> None:
         try:
