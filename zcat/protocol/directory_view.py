@@ -121,6 +121,11 @@ class DirectoryView:
         found = self._claims if root is None else self._of_root.get(root, {})
         return sorted(found.values(), key=lambda held: held.claim.key)
 
+    def heir(self, root: str, gone: str) -> str | None:
+        """Give the one owner who has a root's name, if it is not the one who is ``gone``."""
+        here = [held.claim.owner for held in self.claims(root) if held.state in HERE]
+        return here[0] if len(here) == 1 and here[0] != gone else None
+
     def resolve(self, root: str, owner: str | None = None) -> ListedClaim:
         """Give the one claim that a name means.
 

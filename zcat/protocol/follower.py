@@ -76,7 +76,8 @@ class Follower:
         self._asked: Tree | Events | None = None
         self._asked_at_s = 0.0
         self._pinged_at_s = float("-inf")
-        self._heard_at_s = float("-inf")
+        self.heard_at_s = float("-inf")
+        """When the last sign of life came from the origin itself."""
         self._origin_seq = (0, 0)
 
     @property
@@ -95,11 +96,11 @@ class Follower:
 
     def is_here(self, now_s: float) -> bool:
         """Say whether the origin was heard of lately."""
-        return now_s < self._heard_at_s + self._limits.quiet_after_s
+        return now_s < self.heard_at_s + self._limits.quiet_after_s
 
     def heard(self, now_s: float) -> None:
         """Note a sign of life: any message from the origin's own socket."""
-        self._heard_at_s = now_s
+        self.heard_at_s = now_s
 
     def connected(self, now_s: float) -> list[Effect]:
         """Begin with an origin: after a start, or when it moved. A reconnect is a gap."""

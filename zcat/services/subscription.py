@@ -50,6 +50,8 @@ log = logging.getLogger(__name__)
 
 SILENT_S = 5.0
 """Then a connection to an origin that does not answer is given up, for another of its addresses if it has any."""
+OVER_S = 20.0
+"""Silent for so long, an origin that no broker ever listed here is gone; for others their own lease decides."""
 RESEND_S = 0.02
 RESENDS_MAX = 40
 """A DEALER that is still connecting takes nothing; the first question should not wait for the second."""
@@ -91,6 +93,7 @@ class Subscription:
         self.ready: Future[None] = Future()
         """Done when the catalogue is the origin's, or the origin is known to be away."""
         self._around = around
+        self._begun_at_s = around.loop.now_s()
         self._limits = limits
         self._follower = Follower(root, owner, limits)
         self._socket: Socket | None = None
@@ -144,6 +147,12 @@ class Subscription:
         """Say whether the origin answers; a new claim has the benefit of the doubt for a moment."""
         now_s = self._around.loop.now_s()
         return self._follower.is_here(now_s) or now_s < self._trusted_until_s
+
+    def is_over(self, now_s: float) -> bool:
+        """Say whether the origin is gone: no broker lists it as being there, and it was silent for a lease."""
+        lease_s = OVER_S if self.listed is None else self.listed.claim.lease_s
+        is_listed = self.listed is not None and self.listed.state in HERE
+        return not is_listed and now_s > max(self._begun_at_s, self._follower.heard_at_s) + lease_s
 
     def entry(self, path: str) -> Entry:
         """Give a dataset's line of the catalogue.
