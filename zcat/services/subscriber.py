@@ -234,11 +234,7 @@ class Subscriber:
             RootUnknown, RootNotFollowed, RootContested: see `unfollow`.
         """
         name, owner = parse_root(root)
-        found = [
-            each
-            for each in self._subscriptions.values()
-            if each.root == name and each.owner.startswith(owner or "")
-        ]
+        found = self._followed(name, owner)
         if len(found) == 1:
             return found[0]
         if found:
@@ -416,9 +412,7 @@ class Subscriber:
         return subscription
 
     def _remove(self, subscription: Subscription) -> None:
-        rest = dict(self._subscriptions)
-        rest.pop(subscription.key, None)
-        self._subscriptions = rest
+        self._subscriptions = {key: each for key, each in self._subscriptions.items() if each is not subscription}
         self._changed(None)
         self._broker.unsubscribe(subscription.topic)
         self._fetcher.away(subscription.key, RootNotFollowed(f"root {subscription.root} is no longer followed"))
@@ -448,11 +442,8 @@ class Subscriber:
         views = [self._view_of(subscription) for subscription in self._subscriptions.values()]
         for listed in self._view.claims():
             if listed.claim.key not in self._subscriptions and listed.state in HERE:
-                views.append(view_of_claim(listed, self._is_contested(listed.claim.root)))
+                views.append(view_of_claim(listed, self._view.is_contested(listed.claim.root)))
         return sorted(views, key=lambda view: (view.name, view.owner or ""))
 
     def _view_of(self, subscription: Subscription) -> RootView:
-        return view_of(subscription, self._is_contested(subscription.root))
-
-    def _is_contested(self, root: str) -> bool:
-        return sum(listed.state in HERE for listed in self._view.claims(root)) > 1
+        return view_of(subscription, self._view.is_contested(subscription.root))
