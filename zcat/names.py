@@ -7,6 +7,7 @@ leave the root by a symbolic link is decided again when the file is opened, by `
 
 import re
 import unicodedata
+from collections.abc import Sequence
 
 from zcat.errors import BadName
 
@@ -24,6 +25,12 @@ _ENDPOINT = re.compile(
 )
 _FORBIDDEN = frozenset('\\:*?"<>|')
 _USUAL = re.compile(r"[A-Za-z0-9_]([A-Za-z0-9_.+-]*[A-Za-z0-9_+-])?")
+_COMPONENT = (  # what `_USUAL` is, but for names of devices
+    r"(?![cpanlCPANL](?:[oO][nN]|[rR][nN]|[uU][xX]|[uU][lL]|[oO][mM][0-9]|[pP][tT][0-9])(?:[./]|\Z))"
+    r"[A-Za-z0-9_](?:[A-Za-z0-9_.+-]*[A-Za-z0-9_+-])?"
+)
+_PLAIN_PATH = re.compile(f"{_COMPONENT}(?:/{_COMPONENT})*")
+_PLAIN_PATH_LENGTH_MAX = 2 * PATH_DEPTH_MAX  # then no other limit can be exceeded
 _DEVICES = frozenset(
     ["con", "prn", "aux", "nul", *(f"com{i}" for i in range(10)), *(f"lpt{i}" for i in range(10))]
 )
@@ -84,6 +91,11 @@ def check_path(path: str) -> str:
         if why:
             raise BadName(f"path {shown(path)}: {shown(component)} {why}")
     return path
+
+
+def are_plain_paths(paths: Sequence[str]) -> bool:
+    """Say whether all are short and of usual letters, and legal: quick, and False means "look at each one"."""
+    return max(map(len, paths), default=0) < _PLAIN_PATH_LENGTH_MAX and all(map(_PLAIN_PATH.fullmatch, paths))
 
 
 def is_legal_component(component: str) -> bool:

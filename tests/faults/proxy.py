@@ -53,6 +53,7 @@ class Door:
         self._target = target
         self._ports = tuple(ports)
         self._random = random.Random(seed)
+        self._forgotten: set[socket.socket] = set()
         self._open: set[socket.socket] = set()
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._run, name=f"door-{address}", daemon=True)
@@ -73,6 +74,13 @@ class Door:
     def cut(self) -> None:
         """Reset every connection."""
         self._do(self._reset_all)
+
+    def forget(self) -> None:
+        """Pass nothing on any more of the connections that there are, without a word; new ones are fine.
+
+        A box in the middle that loses its memory does that.
+        """
+        self._do(lambda: self._forgotten.update(self._open))
 
     def half_close(self) -> None:
         """Tell every end that the other one has nothing more to say, though it has."""
@@ -128,6 +136,7 @@ class Door:
             pass  # nobody is behind the door
         finally:
             self._open.difference_update(ends)
+            self._forgotten.difference_update(ends)
             for each in ends:
                 _reset(each)
 
@@ -154,7 +163,7 @@ class Door:
             await asyncio.sleep(wait_s)
         if len(part) >= FLIPPED_BYTES_MIN and self._random.random() < weather.flip_chance:
             part = self._flipped(part)
-        if not weather.swallows:
+        if not weather.swallows and target not in self._forgotten:
             await self._loop.sock_sendall(target, part)
 
     def _flipped(self, part: bytes) -> bytes:

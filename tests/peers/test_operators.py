@@ -2,9 +2,11 @@
 
 import json
 import logging
+import socket
 
 import numpy as np
 import pytest
+import zmq
 from falcon import testing
 from network import Network, eventually, write_array
 
@@ -109,6 +111,32 @@ def test_a_subscriber_that_leaves_says_so(survey, network):
     subscriber.close()
     # its lease would last longer than anybody waits here for a sign
     found(survey.peers, lambda peers: peers == [])
+
+
+def test_a_silent_broker_takes_no_time_of_the_publishers(network, brokers, folder):
+    """Nor of the brokers that are learned of: it is there, and never answers."""
+    network.publisher("sst", folder)
+    silent = network.context.socket(zmq.ROUTER)
+    port = silent.bind_to_random_port("tcp://127.0.0.1")
+    survey = Survey(
+        network.context, lambda: (brokers[0].endpoints.listen, f"tcp://127.0.0.1:{port}"), patience_s=1.0
+    )
+    try:
+        (publisher,) = found(survey.peers, lambda peers: len(peers) == 1)
+        assert publisher.answers
+        states = [broker.state for broker in survey.brokers()]
+        assert sorted(states) == ["here", "here", "here", "silent"]
+    finally:
+        silent.close(linger=0)
+
+
+@pytest.mark.parametrize("bound", ["http://0.0.0.0:80", "http://[::]:80"])
+def test_a_subscriber_that_answers_everywhere_names_its_host(network, bound):
+    subscriber = network.subscriber()
+    subscriber.introduction.http = bound
+    assert subscriber.introduction.presence().http == f"http://{socket.gethostname()}:80"
+    subscriber.introduction.http = "http://127.0.0.1:80"
+    assert subscriber.introduction.presence().http == "http://127.0.0.1:80"
 
 
 def test_where_no_broker_answers_that_is_said(network):

@@ -160,6 +160,27 @@ def test_two_publishers_have_two_states(tmp_path):
     assert states == {str(tmp_path / ".local/state/zcat/publishers" / root) for root in "ab"}
 
 
+@pytest.mark.parametrize(
+    ("text", "brokers"),
+    [
+        ("[http]\nport = 1", (DEFAULT_BROKER,)),
+        ('[[publisher]]\nroot = "a"\npath = "x"\nbrokers = ["tcp://h:1"]', ("tcp://h:1",)),
+        ('[broker]\nlisten = "tcp://127.0.0.3:7"\npeers = ["file:/f"]', ("tcp://127.0.0.3:7", "file:/f")),
+        ('[broker]\nlisten = "tcp://127.0.0.3:0"\npeers = ["tcp://h:1"]', ("tcp://h:1",)),
+        ('[broker]\ninterface = "nonesuch"\npeers = ["tcp://h:1"]', ("tcp://h:1",)),
+        (
+            '[subscriber]\nbrokers = ["tcp://h:2"]\n[[publisher]]\nroot = "a"\npath = "x"\nbrokers = ["tcp://h:1"]',
+            ("tcp://h:2", "tcp://h:1"),
+        ),
+    ],
+    ids=["none", "publisher", "broker", "broker on any port", "broker nowhere", "several"],
+)
+def test_the_brokers_of_a_file_are_those_of_all_its_tables(tmp_path, text, brokers):
+    path = tmp_path / "zcat.toml"
+    path.write_text(text)
+    assert Settings(Args(path), "subscriber").brokers() == brokers
+
+
 def test_a_subscriber_is_configured_once(tmp_path):
     path = tmp_path / "zcat.toml"
     path.write_text("[[subscriber]]\n[[subscriber]]")

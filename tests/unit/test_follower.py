@@ -48,8 +48,27 @@ def test_following_begins_with_the_whole_catalogue():
     assert questions(follower.connected(now_s=0)) == [Ping()]
     assert questions(follower.pong(pong(1, 7), now_s=0)) == [Tree("sst")]
     effects = follower.page(page(1, 7, [entry("a"), entry("b")]), now_s=0)
-    assert effects == [Updated((Change("a", entry("a")), Change("b", entry("b")))), Synced()]
+    assert effects == [Updated(("a", "b")), Synced()]
     assert follower.stamp == (1, 7)
+
+
+def test_a_catalogue_is_given_away_as_it_came_once_and_not_after_a_change():
+    follower = following(entry("a"), entry("b"))
+    assert follower.take_pages() == tuple(paged([entry("a"), entry("b")]))
+    assert follower.take_pages() == ()
+
+    follower = following(entry("a"))
+    follower.changes(changes(1, 1, Change("a")), now_s=1)
+    assert follower.take_pages() == ()
+
+
+def test_a_catalogue_in_parts_is_not_given_away():
+    follower = Follower("sst", OWNER)
+    follower.pong(pong(1, 7), now_s=0)
+    follower.page(page(1, 7, [entry("a")], after="a"), now_s=0)
+    follower.page(page(1, 7, [entry("b")]), now_s=0)
+    assert follower.synced
+    assert follower.take_pages() == ()
 
 
 def test_a_catalogue_in_parts_is_taken_when_all_are_there():
@@ -116,7 +135,7 @@ def test_events_that_come_while_the_catalogue_is_on_its_way_are_applied_to_it():
 def test_an_event_changes_the_catalogue():
     follower = following(entry("a"))
     effects = follower.changes(changes(1, 1, Change("a"), Change("b", entry("b"))), now_s=1)
-    assert effects == [Updated((Change("a"), Change("b", entry("b"))))]
+    assert effects == [Updated(("a", "b"))]
     assert set(follower.catalogue) == {"b"}
 
 
@@ -169,7 +188,7 @@ def test_a_new_life_of_the_origin_means_the_whole_catalogue():
     follower = following(entry("a"))
     assert questions(follower.pong(pong(2, 0), now_s=2)) == [Tree("sst")]
     effects = follower.page(page(2, 0, [entry("b")]), now_s=2)
-    assert effects == [Updated((Change("a"), Change("b", entry("b")))), Synced()]
+    assert effects == [Updated(("a", "b")), Synced()]
 
 
 def test_an_origin_restored_from_a_backup_is_believed():

@@ -1,9 +1,20 @@
 """What is a legal name, and what is not."""
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from zcat.errors import BadName
-from zcat.names import check_endpoint, check_owner, check_path, check_root, parse_root, shown, split_address
+from zcat.names import (
+    are_plain_paths,
+    check_endpoint,
+    check_owner,
+    check_path,
+    check_root,
+    parse_root,
+    shown,
+    split_address,
+)
 
 
 @pytest.mark.parametrize("path", ["a", "a/b.b2nd", "Grüße/π.txt", "a b/c-d_e+f", "x" * 255, "名/前"])
@@ -86,3 +97,16 @@ def test_these_endpoints_are_refused(endpoint):
 def test_foreign_text_is_shown_on_one_printable_line():
     assert shown("a\nb\u202e") == "'a\\nb\\u202e'"
     assert len(shown("x" * 500)) <= 82
+
+
+@given(st.lists(st.text("aZ09_.+-/cCoOnN1 \né", max_size=12), max_size=4))
+def test_paths_that_are_taken_to_be_plain_are_legal(paths):
+    if are_plain_paths(paths):
+        assert [check_path(path) for path in paths] == paths
+
+
+@pytest.mark.parametrize("name", ["con", "PRN.txt", "aux", "nul.a.b", "com1", "lpt9.b2nd", "cOm3"])
+def test_names_of_devices_are_not_plain(name):
+    assert not are_plain_paths(["fine", f"a/{name}"])
+    assert not are_plain_paths([f"{name}/a"])
+    assert are_plain_paths([f"a/x{name}", f"a/{name.replace('.', '_')}x"])

@@ -1,6 +1,7 @@
 """The catalogue of a followed root on disk."""
 
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -8,6 +9,7 @@ from sample_datasets import OWNER
 
 from zcat.errors import StorageFailed
 from zcat.model.dataset import Entry, Kind
+from zcat.protocol.pages import paged
 from zcat.services.saved_catalogue import SAVE_EVERY_S, SavedCatalogue, Snapshot
 from zcat.services.workers import Workers
 from zcat.storage.chunk_cache import ChunkCache
@@ -93,3 +95,14 @@ def test_garbage_is_asked_for_again(cache: ChunkCache, caplog: pytest.LogCapture
 
     assert SavedCatalogue(cache, "root", OWNER, Workers("test", 1)).load() is None
     assert "unreadable" in caplog.text
+
+
+def test_a_catalogue_is_saved_as_it_came(cache: ChunkCache) -> None:
+    writer = Workers("test", 1)
+    whole = snapshot(5, 7)
+    SavedCatalogue(cache, "root", OWNER, writer).save(
+        replace(whole, entries=[], pages=tuple(paged(whole.entries))), 0.0
+    )
+    writer.finish(WAIT_S)
+
+    assert SavedCatalogue(cache, "root", OWNER, writer).load() == whole

@@ -1,9 +1,15 @@
+import os
+import socket as posix
+
 import pytest
 import zmq
+from zmq.utils.monitor import recv_monitor_message
 
 from zcat.errors import AddressInUse, BadName, ZcatError
 from zcat.net import sockets
 from zcat.net.sockets import CONTROL, DATA, SocketFactory, SocketOptions
+
+KERNEL_OPTIONS = (posix.TCP_KEEPIDLE, posix.TCP_KEEPINTVL, posix.TCP_KEEPCNT, posix.TCP_USER_TIMEOUT)
 
 
 @pytest.fixture
@@ -25,9 +31,12 @@ def test_every_socket_has_the_options_that_we_rely_on(factory, kind):
         zmq.LINGER: 500,
         zmq.MAXMSGSIZE: 64 * 1024,
         zmq.IPV6: 1,
-        zmq.HEARTBEAT_IVL: 0 if kind == "router" else 1000,
-        zmq.HEARTBEAT_TIMEOUT: 3000,
-        zmq.HEARTBEAT_TTL: 3000,
+        zmq.HEARTBEAT_IVL: 0,
+        zmq.TCP_KEEPALIVE: 1,
+        zmq.TCP_KEEPALIVE_IDLE: 2,
+        zmq.TCP_KEEPALIVE_INTVL: 1,
+        zmq.TCP_KEEPALIVE_CNT: 3,
+        zmq.TCP_MAXRT: 5000,
         zmq.HANDSHAKE_IVL: 2000,
         zmq.RECONNECT_IVL: 100,
         zmq.RECONNECT_IVL_MAX: 2000,
@@ -36,6 +45,21 @@ def test_every_socket_has_the_options_that_we_rely_on(factory, kind):
         zmq.ROUTING_ID: b"",
     }
     assert {option: socket.get(option) for option in wanted} == wanted
+
+
+@pytest.mark.parametrize("event", [zmq.EVENT_ACCEPTED, zmq.EVENT_CONNECTED], ids=["accepted", "connected"])
+def test_the_kernel_is_told_to_look_after_every_connection(factory, event):
+    """Both ends: options that libzmq took and did not pass on would show here."""
+    router, dealer = factory.router(), factory.dealer()
+    watched = router if event == zmq.EVENT_ACCEPTED else dealer
+    monitor = watched.get_monitor_socket(event)
+    sockets.connect(dealer, sockets.bind(router, "tcp://127.0.0.1:0"))
+
+    with posix.socket(fileno=os.dup(recv_monitor_message(monitor)["value"])) as connection:
+        told = [connection.getsockopt(posix.IPPROTO_TCP, option) for option in KERNEL_OPTIONS]
+        assert connection.getsockopt(posix.SOL_SOCKET, posix.SO_KEEPALIVE) == 1
+    watched.disable_monitor()
+    assert told == [2, 1, 3, 5000]
 
 
 def test_a_dealer_queues_nothing_for_peers_that_are_not_there(factory):

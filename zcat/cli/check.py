@@ -51,19 +51,24 @@ def _findings(args: argparse.Namespace) -> Iterator["Finding"]:
 
     settings = Settings(args, "subscriber")
     subscriber = settings.subscriber()
-    state = Path(args.state).expanduser() if args.state else places.state_folder()
-    cache = state / "cache" if args.state else Path(subscriber.cache)
+    publishers = settings.publishers()
+    reads = settings.has("subscriber") or not (publishers or settings.has("broker"))
     yield from checks.versions()
     yield checks.clock()
     yield checks.open_files(settings.http().connections_max)
-    yield checks.folder("state", state, 0)
-    yield checks.folder("cache", cache, subscriber.reserve_bytes)
-    yield checks.local_disk("cache", cache)
+    for publisher in publishers:
+        yield checks.folder(f"state of {publisher.root}", Path(publisher.state), publisher.reserve_bytes)
+    if reads:
+        state = Path(args.state).expanduser() if args.state else places.state_folder()
+        cache = state / "cache" if args.state else Path(subscriber.cache)
+        yield checks.folder("state", state, 0)
+        yield checks.folder("cache", cache, subscriber.reserve_bytes)
+        yield checks.local_disk("cache", cache)
     finding, brokers = checks.subscriber(flags.url_of(args))
     yield finding
     named = [*(args.broker or ()), *brokers]
     if flags.config_of(args):
-        named += subscriber.brokers
+        named += settings.brokers()
         yield from _addresses(settings)
     known = found_at(named)
     for broker in known:
@@ -78,8 +83,9 @@ def _addresses(settings: Settings) -> Iterator["Finding"]:
 
     for publisher in settings.publishers():
         yield checks.address(f"publisher {publisher.root}", publisher, publisher.brokers)
-    broker = settings.broker()
-    yield checks.address("broker", broker, broker.peers)
+    if settings.has("broker"):
+        broker = settings.broker()
+        yield checks.address("broker", broker, broker.peers)
 
 
 def _line(finding: "Finding") -> str:

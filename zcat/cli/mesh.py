@@ -147,7 +147,7 @@ def _named(args: argparse.Namespace) -> tuple[str, ...]:
     if args.broker:
         return tuple(args.broker)
     if flags.config_of(args):
-        return Settings(args, "subscriber").subscriber().brokers
+        return Settings(args, "subscriber").brokers()
     return flags.brokers_of_environment()
 
 
@@ -168,7 +168,8 @@ def _show_brokers(rows: list[Row]) -> None:
     print_table([_broker(row) for row in rows], _BROKER)
     for row in rows:
         if row["problem"]:
-            print(f"{text(row['endpoint'])}: {text(row['problem'])}")
+            endpoint, problem = text(row["endpoint"]), text(row["problem"])
+            print(problem if problem.startswith(endpoint) else f"{endpoint}: {problem}")
     links = [_link(row["endpoint"], link) for row in rows for link in row["links"]]
     if links:
         print()

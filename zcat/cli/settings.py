@@ -1,15 +1,16 @@
 """The configuration of services: defaults, the file, the environment, flags; later ones win."""
 
 import argparse
+import contextlib
 import tomllib
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 from zcat.cli import flags, places
 from zcat.config import BrokerConfig, HttpConfig, PublisherConfig, SubscriberConfig
 from zcat.config_file import Values, check, load, make, nearest
-from zcat.errors import BadConfig, BadRequest
+from zcat.errors import BadConfig, BadRequest, ZcatError
 from zcat.names import shown
 
 SECTIONS: dict[str, type] = {
@@ -37,6 +38,19 @@ class Settings:
         self._found = load(path, SECTIONS) if path else {name: [] for name in SECTIONS}
         self._set = _parsed(getattr(args, "set", ()), section)
         self._path = path
+
+    def has(self, section: str) -> bool:
+        """Say whether the file has such a table."""
+        return bool(self._found[section])
+
+    def brokers(self) -> tuple[str, ...]:
+        """Return the brokers that the file speaks of, in whatever table; without one, the default."""
+        named = [broker for publisher in self.publishers() for broker in publisher.brokers]
+        if self.has("broker"):
+            named += [*_endpoint(self.broker()), *self.broker().peers]
+        if self.has("subscriber") or not named:
+            named = [*self.subscriber().brokers, *named]
+        return tuple(dict.fromkeys(named))
 
     def broker(self, **given: Any) -> BrokerConfig:
         """Return the broker's configuration; ``given`` are flags, of which None says nothing."""
@@ -84,6 +98,16 @@ class Settings:
         brokers = flags.brokers_of_environment() if section in ("publisher", "subscriber") else ()
         around = {"brokers": brokers} if brokers else {}
         return {**written, **around, **self._set.get(section, {}), **named}
+
+
+def _endpoint(broker: BrokerConfig) -> Iterator[str]:
+    """Give where a broker can be asked from its own host, if its configuration tells."""
+    from zcat.services.advertised import advertised, listening
+
+    with contextlib.suppress(ZcatError):  # which is found, and said, when its address is looked at
+        endpoint = advertised(listening(broker.listen, broker.interface), None, ())
+        if endpoint.rpartition(":")[2] not in ("0", "*"):
+            yield endpoint
 
 
 def parse_http(address: str) -> tuple[str, int]:

@@ -28,8 +28,11 @@ LIBZMQ_MIN = (4, 3, 5)
 SOCKETS_MAX = 8192
 IO_THREADS = 1
 
-HEARTBEAT_INTERVAL_MS = 1000
-HEARTBEAT_TIMEOUT_MS = 3000
+KEEPALIVE_IDLE_S = 2
+KEEPALIVE_INTERVAL_S = 1
+KEEPALIVE_COUNT = 3
+UNCONFIRMED_MS = 5000
+"""A connection on which something was sent, a probe at least, that nobody confirms for so long, is closed."""
 HANDSHAKE_MS = 2000
 CONNECT_TIMEOUT_MS = 5000
 RECONNECT_MIN_MS = 100
@@ -121,10 +124,6 @@ class SocketFactory:
         # without it, what is for an unknown or a slow peer is dropped without a word
         router.set(zmq.ROUTER_MANDATORY, 1)
         router.set(zmq.ROUTER_HANDOVER, 0)
-        # SAFETY: a peer that sends more than fits the queue and goes, while the loop is busy for a second, would
-        # end the process: libzmq 4.3.5 asserts when it is time for a ping of ours on such a connection
-        # (libzmq #4841). The pings of the peers, and the patience that they name, close dead connections as well.
-        router.set(zmq.HEARTBEAT_IVL, 0)
         return self._attached(router, bind, endpoints)
 
     def dealer(self, *endpoints: str) -> Socket:
@@ -199,9 +198,17 @@ class SocketFactory:
         socket.set(zmq.CONNECT_TIMEOUT, CONNECT_TIMEOUT_MS)
         socket.set(zmq.RECONNECT_IVL, RECONNECT_MIN_MS)
         socket.set(zmq.RECONNECT_IVL_MAX, RECONNECT_MAX_MS)
-        socket.set(zmq.HEARTBEAT_IVL, HEARTBEAT_INTERVAL_MS)
-        socket.set(zmq.HEARTBEAT_TIMEOUT, HEARTBEAT_TIMEOUT_MS)
-        socket.set(zmq.HEARTBEAT_TTL, HEARTBEAT_TIMEOUT_MS)
+        # SAFETY: no heartbeats of ZeroMQ. A peer that sends more than fits the queue and goes, while nobody takes
+        # its messages for a second, would end the process, whatever the kind of the socket: libzmq 4.3.5 asserts
+        # when it is time for a ping on such a connection (libzmq #4841), or for the answer to one, which is why
+        # nobody else should send any either. The kernel finds dead hosts and links; whether a process works is
+        # seen by whoever asks it something.
+        socket.set(zmq.HEARTBEAT_IVL, 0)
+        socket.set(zmq.TCP_KEEPALIVE, 1)
+        socket.set(zmq.TCP_KEEPALIVE_IDLE, KEEPALIVE_IDLE_S)
+        socket.set(zmq.TCP_KEEPALIVE_INTVL, KEEPALIVE_INTERVAL_S)
+        socket.set(zmq.TCP_KEEPALIVE_CNT, KEEPALIVE_COUNT)
+        socket.set(zmq.TCP_MAXRT, UNCONFIRMED_MS)  # TCP_USER_TIMEOUT of tcp(7)
         return socket
 
     @staticmethod

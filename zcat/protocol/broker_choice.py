@@ -1,8 +1,8 @@
 """Machine: which broker of a list a subscriber uses.
 
 The Freelance pattern of the ZeroMQ guide: ask all, use the first that answers, ask that one all the time,
-and move on when it is silent. The ping is answered by the broker's work loop; the heartbeats of a socket are
-answered by a thread of ZeroMQ's own even when the broker hangs.
+and move on when it is silent. The ping is answered by the broker's work loop, so it shows that this works; that a
+connection stands shows nothing, since ZeroMQ and the kernel keep it up when the broker hangs.
 """
 
 from dataclasses import dataclass

@@ -12,6 +12,9 @@ Random = Callable[[], float]
 DIRECTORY_TOPIC = b"dir/"
 """A broker publishes `DirectoryChanged` as this frame, followed by those of the message."""
 
+BEAT_TOPIC = b"beat/"
+"""Under this one it publishes its `Pong`, once a second, so that its subscribers know that events reach them."""
+
 
 @dataclass(frozen=True, slots=True)
 class SendTo:

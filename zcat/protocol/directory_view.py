@@ -121,6 +121,15 @@ class DirectoryView:
         found = self._claims if root is None else self._of_root.get(root, {})
         return sorted(found.values(), key=lambda held: held.claim.key)
 
+    def is_contested(self, root: str) -> bool:
+        """Say whether several publishers that are there claim a root."""
+        return sum(held.state in HERE for held in self.claims(root)) > 1
+
+    def heir(self, root: str, gone: str) -> str | None:
+        """Give the one owner who has a root's name, if it is not the one who is ``gone``."""
+        here = [held.claim.owner for held in self.claims(root) if held.state in HERE]
+        return here[0] if len(here) == 1 and here[0] != gone else None
+
     def resolve(self, root: str, owner: str | None = None) -> ListedClaim:
         """Give the one claim that a name means.
 

@@ -12,6 +12,7 @@ from itertools import pairwise
 
 from zcat.errors import BadMessage, ZcatError
 from zcat.model.dataset import Entry
+from zcat.protocol.codec import Buffer
 from zcat.protocol.messages import Change, Changes, Events, Ping, Pong, Tree, TreePage
 from zcat.protocol.pages import unpaged
 
@@ -42,9 +43,9 @@ class AskOrigin:
 
 @dataclass(frozen=True, slots=True)
 class Updated:
-    """Effect: these datasets are new, changed or gone."""
+    """Effect: what these paths name is new, changed or gone."""
 
-    changes: tuple[Change, ...]
+    paths: tuple[str, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,6 +67,7 @@ class Follower:
         self.seq = 0
         self.synced = False
         self._limits = limits or FollowerLimits()
+        self._pages: tuple[Buffer, ...] = ()
         self._arriving: dict[str, Entry] = {}
         self._arriving_from: tuple[int, int] | None = None
         self._restarts = 0
@@ -74,7 +76,8 @@ class Follower:
         self._asked: Tree | Events | None = None
         self._asked_at_s = 0.0
         self._pinged_at_s = float("-inf")
-        self._heard_at_s = float("-inf")
+        self.heard_at_s = float("-inf")
+        """When the last sign of life came from the origin itself."""
         self._origin_seq = (0, 0)
 
     @property
@@ -86,13 +89,18 @@ class Follower:
         """Begin with a copy from a former run, which the first answer of the origin brings up to date."""
         self.catalogue, self.incarnation, self.seq = catalogue, incarnation, seq
 
+    def take_pages(self) -> tuple[Buffer, ...]:
+        """Give the catalogue in the pages that it came in, once; none if it took several messages, or changed."""
+        pages, self._pages = self._pages, ()
+        return pages
+
     def is_here(self, now_s: float) -> bool:
         """Say whether the origin was heard of lately."""
-        return now_s < self._heard_at_s + self._limits.quiet_after_s
+        return now_s < self.heard_at_s + self._limits.quiet_after_s
 
     def heard(self, now_s: float) -> None:
         """Note a sign of life: any message from the origin's own socket."""
-        self._heard_at_s = now_s
+        self.heard_at_s = now_s
 
     def connected(self, now_s: float) -> list[Effect]:
         """Begin with an origin: after a start, or when it moved. A reconnect is a gap."""
@@ -135,11 +143,13 @@ class Follower:
         elif self._arriving_from[0] != page.incarnation:  # the origin restarted between two parts
             self._restarts += 1
             return self._ask_tree(now_s) if self._restarts <= self._limits.restarts_max else []
+        is_whole = not self._arriving and page.next is None
         self._take_part(page, self._asked.after)
         if page.next is not None:
             return self._ask(Tree(self.root, after=page.next), now_s)
         arrived, (self.incarnation, self.seq) = self._arriving, self._arriving_from
         self._arriving, self._arriving_from, self._asked, self._restarts = {}, None, None, 0
+        self._pages = page.pages if is_whole else ()
         effects = self._replace(arrived)
         effects += self._apply_held(now_s)
         return effects + self._catch_up(now_s)
@@ -197,7 +207,7 @@ class Follower:
             raise BadMessage(f"root {self.root}: a part of its catalogue is empty and not the last")
         if len(self._arriving) + len(entries) > self._limits.datasets_max:
             raise BadMessage(f"root {self.root}: more than {self._limits.datasets_max} datasets")
-        self._arriving.update((entry.path, entry) for entry in entries)
+        self._arriving.update(zip(places[1:], entries, strict=True))
 
     def _ask_tree(self, now_s: float) -> list[Effect]:
         self.synced = False
@@ -230,18 +240,21 @@ class Follower:
         for number, change in enumerate(unpaged(Change, message.pages), message.first_seq):
             if number == self.seq + 1:
                 self.seq = number
-                applied.append(change)
+                applied.append(change.path)
                 if change.entry is None:
                     self.catalogue.pop(change.path, None)
                 else:
                     self.catalogue[change.path] = change.entry
         self._origin_seq = max(self._origin_seq, self.stamp)
-        return [Updated(tuple(applied))] if applied else []
+        if not applied:
+            return []
+        self._pages = ()
+        return [Updated(tuple(applied))]
 
     def _replace(self, arrived: dict[str, Entry]) -> list[Effect]:
         before, self.catalogue = self.catalogue, arrived
         same_life = self._origin_seq[0] == self.incarnation
         self._origin_seq = max(self._origin_seq, self.stamp) if same_life else self.stamp
-        gone = [Change(path) for path in before if path not in arrived]
-        new = [Change(path, entry) for path, entry in arrived.items() if before.get(path) != entry]
+        gone = [path for path in before if path not in arrived]
+        new = [path for path, entry in arrived.items() if before.get(path) != entry]
         return [Updated((*gone, *new))] if gone or new else []

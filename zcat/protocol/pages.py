@@ -6,6 +6,7 @@ from typing import Any
 from zcat.errors import BadMessage
 from zcat.limits import CONTROL_FRAME_BYTES_MAX
 from zcat.protocol.codec import Buffer, from_plain, pack, to_plain, unpack
+from zcat.protocol.columns import read_columns
 
 
 def paged(items: Iterable[Any], page_bytes_max: int = CONTROL_FRAME_BYTES_MAX) -> list[bytes]:
@@ -46,12 +47,17 @@ def unpaged(cls: type[Any], pages: Iterable[Buffer]) -> list[Any]:
         BadMessage: a page is not an array of ``cls``.
     """
     items: list[Any] = []
-    for page in pages:
-        plain = unpack(bytes(page))
-        if type(plain) is not list:
-            raise BadMessage(f"page: wanted an array of {cls.__name__}, got {type(plain).__name__}")
-        items.extend(from_plain(cls, item) for item in plain)
+    for page in map(bytes, pages):
+        read = read_columns(cls, page)
+        items += _read_one_by_one(cls, page) if read is None else read
     return items
+
+
+def _read_one_by_one(cls: type[Any], page: bytes) -> list[Any]:
+    plain = unpack(page)
+    if type(plain) is not list:
+        raise BadMessage(f"page: wanted an array of {cls.__name__}, got {type(plain).__name__}")
+    return [from_plain(cls, item) for item in plain]
 
 
 def _array(packed: list[bytes]) -> bytes:

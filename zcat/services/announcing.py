@@ -9,14 +9,13 @@ import logging
 import random
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from functools import partial
 
 from zcat.errors import BadName
 from zcat.logs import kv
 from zcat.model.root import Claim
 from zcat.net.loop import Loop, Timer
-from zcat.net.sockets import Socket, SocketFactory, connect, disconnect
-from zcat.net.wire import Part, Parts, Sent, send
+from zcat.net.sockets import SocketFactory, connect, disconnect
+from zcat.net.wire import Parts, Sent, send
 from zcat.protocol.announcer import Announcer, AnnouncerTimes, RaiseIncarnation
 from zcat.protocol.brokers import SendTo, reached_by
 from zcat.protocol.directory import HERE
@@ -37,10 +36,7 @@ from zcat.protocol.messages import (
 from zcat.protocol.pages import unpaged
 from zcat.protocol.status_messages import LinkState
 from zcat.services.broker_sources import BrokerSources
-
-RESEND_S = 0.02
-RESENDS_MAX = 40
-"""A DEALER that is still connecting takes nothing; the first announcement should not wait for the second."""
+from zcat.services.dealers import Dealers
 
 SILENT_S = 4.0
 """After the start; who mistyped an endpoint should not have to guess."""
@@ -65,13 +61,12 @@ class Announcing:
             BadName: one of them is neither.
         """
         self._loop = loop
-        self._sockets = sockets
         self._outdone = outdone
         self._announcer: Announcer | None = None
         self._timer: Timer | None = None
         self._pub = sockets.pub()
         loop.register(self._pub)
-        self._dealers: dict[int, Socket] = {}
+        self._dealers = Dealers(loop, sockets, self._receive, self._enter_anew)
         self._ingresses: dict[int, str] = {}  # those that events go to
         self._farewells: set[int] = set()  # brokers whose confirmation is worth waiting for
         self._was_contested = False
@@ -127,7 +122,7 @@ class Announcing:
     def publish(self, changes: Changes) -> None:
         """Send events to the followers of the root. One that misses them asks for them."""
         topic = f"root/{changes.root}/{changes.owner}/".encode()
-        send(self._pub, [topic, *_parts(changes)])
+        send(self._pub, [topic, *encode(changes)])
 
     def links(self) -> list[LinkState]:
         """Tell of all brokers that are known, and of what they confirmed. On the loop's thread."""
@@ -159,7 +154,7 @@ class Announcing:
         assert self._announcer is not None
         is_contested = self._announcer.contested
         if is_contested and not self._was_contested:  # ask who else it is
-            self._send(broker, Lookup(self._announcer.claim.root), 0, RESENDS_MAX)
+            self._send(broker, Lookup(self._announcer.claim.root))
         elif self._was_contested and not is_contested:
             log.info("contested no more %s", kv(root=self._announcer.claim.root))
         self._was_contested = is_contested
@@ -176,8 +171,7 @@ class Announcing:
         self._meet(self._known.configured(endpoints, self._loop.now_s()))
 
     def _connect(self, met: Met) -> None:
-        dealer = self._dealers[met.broker] = self._sockets.dealer(met.endpoint)
-        self._loop.register(dealer, partial(self._receive, met.broker))
+        self._dealers.connect(met.broker, met.endpoint)
         self._enter(self._entrances.add(met.broker, self._loop.now_s()))
 
     def _meet(self, effects: Sequence[Met | Forgotten]) -> None:
@@ -190,15 +184,13 @@ class Announcing:
             else:
                 self._enter(self._entrances.drop(effect.broker))
                 self._announcer.drop(effect.broker)
-                dealer = self._dealers.pop(effect.broker)
-                self._loop.unregister(dealer)
-                dealer.close(linger=0)
+                self._dealers.close(effect.broker)
 
     def _enter(self, effects: Sequence[SendTo | Enter | Leave]) -> None:
         for effect in effects:
             match effect:
                 case SendTo():
-                    self._send(effect.broker, effect.message, effect.id, RESENDS_MAX)
+                    self._send(effect.broker, effect.message, effect.id)
                 case Enter():
                     self._enter_at(effect)
                 case Leave():
@@ -218,12 +210,19 @@ class Announcing:
             self._ingresses[enter.broker] = ingress
             log.info("events go to %s", kv(broker=broker))
 
+    def _enter_anew(self, broker: int) -> None:
+        """Connect to its ingress anew: who is silent to questions may have lost the way of the events, too."""
+        ingress = self._ingresses.get(broker)
+        if ingress is not None:
+            disconnect(self._pub, ingress)
+            connect(self._pub, ingress)
+
     def _obey(self, effects: Sequence[SendTo | RaiseIncarnation]) -> None:
         for effect in effects:
             if isinstance(effect, RaiseIncarnation):
                 self._outdone(effect.above)
             else:
-                self._send(effect.broker, effect.message, effect.id, RESENDS_MAX)
+                self._send(effect.broker, effect.message, effect.id)
         self._set_timer()
 
     def _set_timer(self) -> None:
@@ -249,14 +248,6 @@ class Announcing:
             self._sources.look_again()
         self._loop.call_at(self._entrances.next_deadline_s(), self._ping)
 
-    def _send(self, broker: int, message: Message, id: int, attempts: int) -> None:
-        dealer = self._dealers.get(broker)
-        if dealer is None:  # forgotten meanwhile
-            return
-        if send(dealer, _parts(message, id)) is Sent.BUSY and attempts:
+    def _send(self, broker: int, message: Message, id: int = 0) -> None:
+        if self._dealers.send(broker, message, id) is Sent.BUSY:
             self._farewells.discard(broker)  # it is not even connected
-            self._loop.call_after(RESEND_S, partial(self._send, broker, message, id, attempts - 1))
-
-
-def _parts(message: Message, id: int = 0) -> list[Part]:
-    return encode(message, id)

@@ -27,7 +27,7 @@ from zcat.net.loop import Loop
 from zcat.net.sockets import CONTROL, Context, SocketFactory, endpoint_of, exposure, make_context
 from zcat.net.wire import Part, Parts, Sent
 from zcat.protocol.attendance import Attendance
-from zcat.protocol.brokers import DIRECTORY_TOPIC
+from zcat.protocol.brokers import BEAT_TOPIC, DIRECTORY_TOPIC
 from zcat.protocol.directory import LIVE, Directory, DirectoryLimits
 from zcat.protocol.envelope import split
 from zcat.protocol.federation_messages import Digest, Digests, Neighbour, Records
@@ -61,6 +61,7 @@ SEND_BUFFER_BYTES = 128 * KIB
 CHANGE_BYTES = KIB
 """Typical size of a published change: room for all those that one tick of the directory may make."""
 STATS_TIMEOUT_S = 5.0
+BEAT_S = 1.0
 
 log = logging.getLogger(__name__)
 
@@ -135,6 +136,7 @@ class Broker:
         assert self._forwarder is not None
         self._forwarder.start()
         self._loop.call_at(self._directory.next_deadline_s(), self._tick)
+        self._loop.call_after(BEAT_S, self._beat)
         self._neighbours.join(self._config.peers)
         if self._config.announce_file is not None:
             self._announced = AnnouncedFile(Path(self._config.announce_file), self._own.endpoint)
@@ -280,6 +282,10 @@ class Broker:
         self._publish(self._directory.tick(now_s))
         self._attendance.tick(now_s)
         self._loop.call_at(self._directory.next_deadline_s(), self._tick)
+
+    def _beat(self) -> None:
+        wire.send(self._pub, [BEAT_TOPIC, *_parts(self._ping(Ping()))])
+        self._loop.call_after(BEAT_S, self._beat)
 
     def _publish(self, changes: Iterable[DirectoryChanged]) -> None:
         for change in changes:

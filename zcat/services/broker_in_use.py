@@ -3,7 +3,6 @@
 The brokers are those of the configuration, and those that these tell of. Lives on the subscriber's loop.
 """
 
-import functools
 import logging
 import math
 from collections.abc import Callable, Iterable, Sequence
@@ -14,23 +13,23 @@ from zcat.limits import KIB
 from zcat.logs import kv
 from zcat.net.loop import Loop
 from zcat.net.sockets import CONTROL, Socket, SocketFactory
-from zcat.net.wire import Parts, Sent, send
+from zcat.net.wire import Parts
 from zcat.protocol import broker_choice, directory_view
 from zcat.protocol.broker_choice import BrokerChoice, Lost, Use
-from zcat.protocol.brokers import DIRECTORY_TOPIC, Random, SendTo, reached_by
+from zcat.protocol.brokers import BEAT_TOPIC, DIRECTORY_TOPIC, Random, SendTo, reached_by
 from zcat.protocol.directory_view import Ask, ClaimChanged, DirectoryView
 from zcat.protocol.known_brokers import Forgotten, KnownBrokers, Met
-from zcat.protocol.messages import Changes, DirectoryChanged, Listing, Message, Ping, Pong, decode, encode
+from zcat.protocol.messages import Changes, DirectoryChanged, Listing, Message, Ping, Pong, decode
 from zcat.protocol.status_messages import Presence
 from zcat.services.broker_sources import BrokerSources
+from zcat.services.dealers import Dealers
 from zcat.services.introduction import LEASE_S
-
-RESEND_S = 0.02
-RESENDS_MAX = 20
-"""A DEALER that is still connecting takes nothing; the first question should not wait for the second."""
 
 SILENT_S = 4.0
 """After the start; who mistyped an endpoint should not have to guess."""
+
+BEATLESS_S = 4.0
+"""Without a beat for so long, the way of the events is given up, if the broker is one that sends any."""
 
 EVENTS = replace(CONTROL, typical_bytes=KIB)
 """Most events are about one dataset; bursts of them should fit the queue, since each loss costs a question."""
@@ -63,9 +62,12 @@ class BrokerInUse:
         self._sockets = sockets
         self._view = view
         self._choice = BrokerChoice(len(self.endpoints), loop.now_s(), random)
-        self._dealers: dict[int, Socket] = {}
+        self._dealers = Dealers(loop, sockets, self._answered)
         self._sub: Socket | None = None
-        self._topics: set[bytes] = {DIRECTORY_TOPIC}
+        self._egress = ""
+        self._beat_at_s = math.inf  # when the last one was heard; after the first
+        self._ticked_at_s = loop.now_s()
+        self._topics: set[bytes] = {DIRECTORY_TOPIC, BEAT_TOPIC}
         self._warn_at_s = math.inf  # that no broker answered
 
     def start(self) -> None:
@@ -96,12 +98,18 @@ class BrokerInUse:
         if self._choice.in_use is None:
             self._sources.look_again()
         self._choose(self._choice.tick(now_s))
+        if now_s > self._ticked_at_s + BEATLESS_S / 2:  # asleep ourselves: beats may be waiting unheard
+            self._beat_at_s = max(self._beat_at_s, now_s)
+        self._ticked_at_s = now_s
+        if now_s > self._beat_at_s + BEATLESS_S:
+            log.warning("no events come from the broker, connecting anew %s", kv(egress=self._egress))
+            self._hear()
         self._look(self._view.tick(now_s))
 
     def leave(self) -> None:
         """Tell the broker in use that we go."""
         if self.presence is not None and self._choice.in_use is not None:
-            self._send(self._choice.in_use, Ping(presence=self.presence(0.0)), attempts=0)
+            self._dealers.send(self._choice.in_use, Ping(presence=self.presence(0.0)), attempts=0)
 
     def _answered(self, number: int, parts: Parts) -> None:
         message, now_s = decode(parts).message, self._loop.now_s()
@@ -119,8 +127,7 @@ class BrokerInUse:
         self._meet(self._known.configured(endpoints, self._loop.now_s()))
 
     def _connect(self, met: Met) -> None:
-        dealer = self._dealers[met.broker] = self._sockets.dealer(met.endpoint)
-        self._loop.register(dealer, functools.partial(self._answered, met.broker))
+        self._dealers.connect(met.broker, met.endpoint)
 
     def _meet(self, effects: Iterable[Met | Forgotten]) -> None:
         for effect in effects:
@@ -129,15 +136,15 @@ class BrokerInUse:
                 self._connect(effect)
                 self._choose(self._choice.add(effect.broker))
             else:
-                dealer = self._dealers.pop(effect.broker)
-                self._loop.unregister(dealer)
-                dealer.close(linger=0)
+                self._dealers.close(effect.broker)
                 self._choose(self._choice.drop(effect.broker, self._loop.now_s()))
         self.endpoints = tuple(self._known.endpoints.values())
 
     def _heard(self, parts: Parts) -> None:
         message, now_s = decode(parts[1:]).message, self._loop.now_s()
-        if isinstance(message, DirectoryChanged):
+        if isinstance(message, Pong):
+            self._beat_at_s = now_s
+        elif isinstance(message, DirectoryChanged):
             self._look(self._view.changed(message, now_s))
         elif isinstance(message, Changes):
             self.on_changes(message)
@@ -146,7 +153,7 @@ class BrokerInUse:
         for effect in effects:
             match effect:
                 case SendTo():
-                    self._send(effect.broker, self._introduced(effect), effect.id)
+                    self._dealers.send(effect.broker, self._introduced(effect), effect.id)
                 case Use():
                     self._use(effect)
                 case Lost():
@@ -163,22 +170,28 @@ class BrokerInUse:
         broker = self._known.endpoint(use.broker)
         self._warn_at_s = math.inf
         log.info("broker in use %s", kv(endpoint=broker, version=use.pong.version))
-        self._unhear()
-        if use.pong.egress is not None:
-            egress = reached_by(use.pong.egress, broker)
-            try:
-                sub = SocketFactory(self._sockets.context, EVENTS).sub(egress)
-            except ZcatError as error:
-                log.warning("cannot hear events %s", kv(broker=broker, egress=egress, reason=error))
-            else:
-                for topic in self._topics:
-                    sub.subscribe(topic)
-                self._loop.register(sub, self._heard)
-                self._sub = sub
+        self._egress = reached_by(use.pong.egress or "", broker)
+        self._hear()
         self.in_use = broker
         self._look(self._view.use(self._loop.now_s()))
 
+    def _hear(self) -> None:
+        """Have the events of the broker in use, on a new connection."""
+        self._unhear()
+        if not self._egress:
+            return
+        try:
+            sub = SocketFactory(self._sockets.context, EVENTS).sub(self._egress)
+        except ZcatError as error:
+            log.warning("cannot hear events %s", kv(egress=self._egress, reason=error))
+            return
+        for topic in self._topics:
+            sub.subscribe(topic)
+        self._loop.register(sub, self._heard)
+        self._sub = sub
+
     def _unhear(self) -> None:
+        self._beat_at_s = math.inf
         if self._sub is not None:
             self._loop.unregister(self._sub)
             self._sub.close(linger=0)
@@ -190,14 +203,6 @@ class BrokerInUse:
                 case Ask(message):
                     number = self._choice.in_use
                     if number is not None:
-                        self._send(number, message)
+                        self._dealers.send(number, message)
                 case ClaimChanged():
                     self.on_claim(effect)
-
-    def _send(self, number: int, message: Message, id: int = 0, attempts: int = RESENDS_MAX) -> None:
-        dealer = self._dealers.get(number)
-        if dealer is None:  # forgotten meanwhile
-            return
-        if send(dealer, encode(message, id)) is Sent.BUSY and attempts:
-            again = functools.partial(self._send, number, message, id, attempts - 1)
-            self._loop.call_after(RESEND_S, again)

@@ -40,10 +40,16 @@ class Introduction:
             version=__version__,
             host=self._host,
             lease_s=lease_s,
-            http=self.http and self.http[:TEXT_LENGTH_MAX],
+            http=self.http and self._reachable(self.http)[:TEXT_LENGTH_MAX],
             endpoints=self.endpoints,
             counts=tuple(_counts(*self._having())),
         )
+
+    def _reachable(self, url: str) -> str:
+        """Put this host's name in place of "all addresses", which mean another host to whoever reads it."""
+        for everywhere in ("//0.0.0.0", "//[::]"):
+            url = url.replace(everywhere, f"//{self._host}", 1)
+        return url
 
 
 def _counts(around: Surroundings, subscriptions: Iterable[Subscription]) -> Iterator[Count]:

@@ -3,7 +3,6 @@
 Lives on the broker's loop. One DEALER to the directory of each other broker; their events come by the forwarder.
 """
 
-import functools
 import logging
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
@@ -12,21 +11,18 @@ from zcat.errors import ZcatError
 from zcat.logs import kv
 from zcat.net.forwarder import Forwarder
 from zcat.net.loop import Loop, Timer
-from zcat.net.sockets import Socket, SocketFactory
-from zcat.net.wire import Parts, Sent, send
+from zcat.net.sockets import SocketFactory
+from zcat.net.wire import Parts
 from zcat.protocol.brokers import Random, SendTo
 from zcat.protocol.directory import Directory
 from zcat.protocol.federation import Effect, Federation, Link, Unlink
 from zcat.protocol.federation_messages import Digests, Neighbour
 from zcat.protocol.known_brokers import Forgotten, Met
-from zcat.protocol.messages import DirectoryChanged, Listing, Pong, decode, encode
+from zcat.protocol.messages import DirectoryChanged, Listing, Pong, decode
 from zcat.protocol.reconciler import Reconciler
 from zcat.protocol.status_messages import LinkState
 from zcat.services.broker_sources import LOOK_EVERY_S, BrokerSources
-
-RESEND_S = 0.02
-RESENDS_MAX = 20
-"""A DEALER that is still connecting takes nothing; the first question should not wait for the second."""
+from zcat.services.dealers import Dealers
 
 log = logging.getLogger(__name__)
 
@@ -59,7 +55,7 @@ class Neighbours:
         self._around = around
         self._federation = Federation(own, Loop.now_s(), random)
         self._reconciler = Reconciler(around.directory, random)
-        self._dealers: dict[int, Socket] = {}
+        self._dealers = Dealers(around.loop, around.sockets, self._received)
         self._timer: Timer | None = None
         self._sources: BrokerSources | None = None
 
@@ -112,14 +108,13 @@ class Neighbours:
         for effect in effects:
             match effect:
                 case SendTo():
-                    self._send(effect, RESENDS_MAX)
+                    self._dealers.send(effect.broker, effect.message, effect.id)
                 case Met():
-                    self._meet(effect)
+                    self._dealers.connect(effect.broker, effect.endpoint)
+                    log.info("another broker %s", kv(endpoint=effect.endpoint))
                 case Forgotten():
                     self._reconciler.forget(effect.broker)
-                    dealer = self._dealers.pop(effect.broker)
-                    self._around.loop.unregister(dealer)
-                    dealer.close(linger=0)
+                    self._dealers.close(effect.broker)
                 case Link() | Unlink():
                     self._link(effect)
                 case DirectoryChanged():
@@ -132,20 +127,6 @@ class Neighbours:
             self._timer.cancel()
         deadline_s = self._federation.next_deadline_s()
         self._timer = None if deadline_s is None else self._around.loop.call_at(deadline_s, self._tick)
-
-    def _meet(self, met: Met) -> None:
-        dealer = self._around.sockets.dealer(met.endpoint)
-        self._dealers[met.broker] = dealer
-        self._around.loop.register(dealer, functools.partial(self._received, met.broker))
-        log.info("another broker %s", kv(endpoint=met.endpoint))
-
-    def _send(self, effect: SendTo, attempts: int) -> None:
-        dealer = self._dealers.get(effect.broker)
-        if dealer is None:  # forgotten meanwhile
-            return
-        if send(dealer, encode(effect.message, effect.id)) is Sent.BUSY and attempts:
-            again = functools.partial(self._send, effect, attempts - 1)
-            self._around.loop.call_after(RESEND_S, again)
 
     def _link(self, effect: Link | Unlink) -> None:
         forwarder = self._around.forwarder

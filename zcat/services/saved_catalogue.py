@@ -1,7 +1,8 @@
 """The catalogue of one followed root on disk, for a start without a network.
 
-To pack the catalogue of a hundred thousand datasets takes a second, in which the loop would answer nobody: a
-thread of the subscriber's does it, one catalogue at a time and in the order of the calls.
+It is kept in pages as they travel, so that what came by wire needs not be packed anew. What changed since then
+does: that takes half a second for a hundred thousand datasets, in which the loop would answer nobody, so a thread
+of the subscriber's does it, one catalogue at a time and in the order of the calls.
 """
 
 import logging
@@ -11,7 +12,8 @@ from functools import partial
 from zcat.errors import BadMessage, ZcatError
 from zcat.logs import kv
 from zcat.model.dataset import Entry
-from zcat.protocol.codec import from_plain, pack, to_plain, unpack
+from zcat.protocol.codec import Buffer, pack, unpack
+from zcat.protocol.pages import paged, unpaged
 from zcat.services.workers import Workers
 from zcat.storage.chunk_cache import ChunkCache
 
@@ -30,6 +32,8 @@ class Snapshot:
     entries: list[Entry]
     incarnation: int
     seq: int
+    pages: tuple[Buffer, ...] = ()
+    """The entries as they came, if nothing changed since then; see ``protocol.pages``."""
 
     @property
     def stamp(self) -> tuple[int, int]:
@@ -63,8 +67,7 @@ class SavedCatalogue:
             return None
         try:
             saved = unpack(blob, _BYTES_MAX)
-            entries = [from_plain(Entry, plain) for plain in saved["entries"]]
-            snapshot = Snapshot(entries, int(saved["incarnation"]), int(saved["seq"]))
+            snapshot = Snapshot(unpaged(Entry, saved["pages"]), int(saved["incarnation"]), int(saved["seq"]))
         except (BadMessage, KeyError, TypeError, ValueError) as error:
             log.warning(
                 "saved catalogue is unreadable, it is asked for again %s", kv(root=self._root, reason=error)
@@ -92,7 +95,7 @@ class SavedCatalogue:
         plain = {
             "incarnation": snapshot.incarnation,
             "seq": snapshot.seq,
-            "entries": [to_plain(entry) for entry in snapshot.entries],
+            "pages": list(map(bytes, snapshot.pages or paged(snapshot.entries))),
         }
         try:
             self._cache.save_catalogue(self._root, self._owner, pack(plain))

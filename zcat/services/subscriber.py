@@ -117,6 +117,7 @@ class Subscriber:
         self.survey = Survey(made, lambda: self._broker.endpoints)
         self._subscriptions: dict[Origin, Subscription] = {}  # replaced as a whole, so that any thread may read it
         self._wanted: list[_Want] = []
+        self._by_name: set[str] = set()  # roots that are followed whoever owns them
         self._versions = Versions(self._cache, self._changed)
         self.read_limits = ReadLimits.of(config)
         """Of every read."""
@@ -233,11 +234,7 @@ class Subscriber:
             RootUnknown, RootNotFollowed, RootContested: see `unfollow`.
         """
         name, owner = parse_root(root)
-        found = [
-            each
-            for each in self._subscriptions.values()
-            if each.root == name and each.owner.startswith(owner or "")
-        ]
+        found = self._followed(name, owner)
         if len(found) == 1:
             return found[0]
         if found:
@@ -361,6 +358,8 @@ class Subscriber:
         self._broker.tick(now_s)
         for subscription in self._subscriptions.values():
             subscription.tick(now_s)
+            if subscription.root in self._by_name and subscription.is_over(now_s):
+                self._succeed(subscription)
         self._fetcher.tick(now_s)
         self._peers.tick(now_s)
 
@@ -368,6 +367,7 @@ class Subscriber:
         self, name: str, owner: str | None, found: "Future[Subscription]", is_standing: bool = False
     ) -> None:
         """Follow a root as soon as its name means one claim; a standing wish outlives that it means several."""
+        (self._by_name.discard if owner else self._by_name.add)(name)
         held = self._followed(name, owner)
         if len(held) == 1:  # whoever follows one owner stays with it, also when the name becomes contested
             found.set_result(held[0])
@@ -388,6 +388,14 @@ class Subscriber:
                 return
             found.set_result(self._add(name, listed.claim.owner))
 
+    def _succeed(self, gone: Subscription) -> None:
+        """Follow who has the name now: a publisher that lost its state folder comes back as another owner."""
+        heir = self._view.heir(gone.root, gone.owner)
+        if heir is not None and len(self._followed(gone.root, None)) == 1:
+            log.warning("followed instead, as another owner %s", kv(root=gone.root, gone=gone.owner, owner=heir))
+            self._remove(gone)
+            self._add(gone.root, heir)
+
     def _unwant(self, found: "Future[Subscription]") -> None:
         self._wanted = [want for want in self._wanted if want[2] is not found]
 
@@ -404,9 +412,7 @@ class Subscriber:
         return subscription
 
     def _remove(self, subscription: Subscription) -> None:
-        rest = dict(self._subscriptions)
-        rest.pop(subscription.key, None)
-        self._subscriptions = rest
+        self._subscriptions = {key: each for key, each in self._subscriptions.items() if each is not subscription}
         self._changed(None)
         self._broker.unsubscribe(subscription.topic)
         self._fetcher.away(subscription.key, RootNotFollowed(f"root {subscription.root} is no longer followed"))
@@ -436,11 +442,8 @@ class Subscriber:
         views = [self._view_of(subscription) for subscription in self._subscriptions.values()]
         for listed in self._view.claims():
             if listed.claim.key not in self._subscriptions and listed.state in HERE:
-                views.append(view_of_claim(listed, self._is_contested(listed.claim.root)))
+                views.append(view_of_claim(listed, self._view.is_contested(listed.claim.root)))
         return sorted(views, key=lambda view: (view.name, view.owner or ""))
 
     def _view_of(self, subscription: Subscription) -> RootView:
-        return view_of(subscription, self._is_contested(subscription.root))
-
-    def _is_contested(self, root: str) -> bool:
-        return sum(listed.state in HERE for listed in self._view.claims(root)) > 1
+        return view_of(subscription, self._view.is_contested(subscription.root))

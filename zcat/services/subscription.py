@@ -48,6 +48,10 @@ from zcat.storage.chunk_cache import ChunkCache
 
 log = logging.getLogger(__name__)
 
+SILENT_S = 5.0
+"""Then a connection to an origin that does not answer is given up, for another of its addresses if it has any."""
+OVER_S = 20.0
+"""Silent for so long, an origin that no broker ever listed here is gone; for others their own lease decides."""
 RESEND_S = 0.02
 RESENDS_MAX = 40
 """A DEALER that is still connecting takes nothing; the first question should not wait for the second."""
@@ -89,6 +93,7 @@ class Subscription:
         self.ready: Future[None] = Future()
         """Done when the catalogue is the origin's, or the origin is known to be away."""
         self._around = around
+        self._begun_at_s = around.loop.now_s()
         self._limits = limits
         self._follower = Follower(root, owner, limits)
         self._socket: Socket | None = None
@@ -99,6 +104,8 @@ class Subscription:
         self._questions: dict[int, _Question] = {}
         self._connected_at_s = self._trusted_until_s = float("-inf")
         self._was_here = False
+        self._is_taking = False
+        """What was sent last found a connection: one that stands, though nobody may answer there."""
         self._is_tracked = False
         """The origin sends readers to one another, as the fetcher knows."""
         self._is_met = False
@@ -140,6 +147,12 @@ class Subscription:
         """Say whether the origin answers; a new claim has the benefit of the doubt for a moment."""
         now_s = self._around.loop.now_s()
         return self._follower.is_here(now_s) or now_s < self._trusted_until_s
+
+    def is_over(self, now_s: float) -> bool:
+        """Say whether the origin is gone: no broker lists it as being there, and it was silent for a lease."""
+        lease_s = OVER_S if self.listed is None else self.listed.claim.lease_s
+        is_listed = self.listed is not None and self.listed.state in HERE
+        return not is_listed and now_s > max(self._begun_at_s, self._follower.heard_at_s) + lease_s
 
     def entry(self, path: str) -> Entry:
         """Give a dataset's line of the catalogue.
@@ -214,7 +227,7 @@ class Subscription:
         self._carry_out(self._follower.changes(message, self._around.loop.now_s()))
 
     def tick(self, now_s: float) -> None:
-        """Ping, ask again, notice that the origin went away, try another of its addresses, save."""
+        """Ping, ask again, notice that the origin went away, connect anew or elsewhere, save."""
         if self._socket is not None:
             self._carry_out(self._follower.tick(now_s))
         is_here = self.is_here()
@@ -223,7 +236,7 @@ class Subscription:
             self._lose()
         self._was_here = is_here
         quiet_s = now_s - self._connected_at_s
-        if not is_here and self.listed and len(self._ways) > 1 and quiet_s > 5:
+        if not is_here and self.listed and quiet_s > SILENT_S and (len(self._ways) > 1 or self._is_taking):
             self._endpoint = (self._endpoint + 1) % len(self._ways)
             self._connect()
         if self._saved.is_due(self.stamp, now_s):
@@ -232,7 +245,7 @@ class Subscription:
     def save(self, now_s: float) -> None:
         """Keep the catalogue for a start without a network."""
         if self.has_catalogue:
-            self._saved.save(Snapshot(self.entries(), *self.stamp), now_s)
+            self._saved.save(Snapshot(self.entries(), *self.stamp, self._follower.take_pages()), now_s)
 
     def forget(self) -> None:
         """Keep it no longer."""
@@ -294,7 +307,8 @@ class Subscription:
             log.warning("cannot connect to a publisher %s", kv(root=self.root, endpoint=endpoint, reason=error))
             return
         self._around.loop.register(self._socket, self._receive)
-        log.info("connecting %s", kv(root=self.root, owner=self.owner[:8], endpoint=endpoint))
+        level = logging.INFO if self.is_here() else logging.DEBUG  # again and again
+        log.log(level, "connecting %s", kv(root=self.root, owner=self.owner[:8], endpoint=endpoint))
         self._begin()
 
     def _trust(self) -> None:
@@ -333,7 +347,8 @@ class Subscription:
         self._around.loop.call_after(RESEND_S, functools.partial(self._ask, socket, message, attempts - 1))
 
     def _send(self, message: Message, id: int) -> bool:
-        return self._socket is not None and send(self._socket, encode(message, id)) is Sent.OK
+        self._is_taking = self._socket is not None and send(self._socket, encode(message, id)) is Sent.OK
+        return self._is_taking
 
     def _receive(self, parts: Parts) -> None:
         try:
@@ -405,9 +420,9 @@ class Subscription:
             match effect:
                 case AskOrigin(message):
                     self._ask(self._socket, message)
-                case Updated(changes):
+                case Updated(paths):
                     self._around.changed(self.key)
-                    log.debug("catalogue changed %s", kv(root=self.root, count=len(changes), seq=self.stamp[1]))
+                    log.debug("catalogue changed %s", kv(root=self.root, count=len(paths), seq=self.stamp[1]))
                 case Synced():
                     incarnation, seq = self.stamp
                     count = len(self)

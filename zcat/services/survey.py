@@ -1,7 +1,8 @@
 """Ask all brokers, and all who are known to them, how they are: what operators see.
 
-Everybody is asked directly and at the same time, with a time limit for all together; who does not answer is
-shown as silent. Nothing here is needed for anything to work, and nothing is remembered but for a moment.
+Everybody is asked directly: all brokers that are named, then those that these tell of, then all others, each of
+these at the same time, with a time limit for all together; who does not answer is shown as silent. Nothing here is
+needed for anything to work, and nothing is remembered but for a moment.
 """
 
 import dataclasses
@@ -10,6 +11,7 @@ import time
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Any, TypeVar
 
 from zcat.errors import BadMessage, Timeout, Unavailable, VerbUnknown, ZcatError
@@ -35,7 +37,7 @@ from zcat.protocol.status_messages import (
 from zcat.services.broker_sources import found_at
 
 PATIENCE_S = 2.0
-"""For all that is asked."""
+"""For all that are asked at the same time: one that is silent takes no time of those asked after it."""
 ASKED_AT_ONCE_MAX = 32
 PARTS_MAX = 1000
 """Of one answer, of a directory of the largest size: whoever says `next` for ever is left."""
@@ -115,7 +117,7 @@ class Survey:
         Args:
             context: for the sockets.
             sources: tells the brokers to begin with: endpoints, or files of such. These tell of the others.
-            patience_s: for all answers together.
+            patience_s: for the answers of all that are asked at the same time.
         """
         self._context = context
         self._sources = sources
@@ -145,13 +147,13 @@ class Survey:
             return result
 
     def _peers(self, is_asked: bool) -> list[PeerView]:
-        until_s = time.monotonic() + self._patience_s
         heard = [known for known in self._each_broker(_ask_known) if known.broker.state == _HERE]
         if not heard:
             raise Unavailable("no broker answers: 'zcat brokers' tells which were asked, and 'zcat check' why")
         peers = [*_publishers(heard), *_subscribers(heard)]
         if not is_asked:
             return peers
+        until_s = time.monotonic() + self._patience_s
         # those that brokers doubt are asked last: they would take the time of the others
         order = sorted(peers, key=lambda peer: peer.state not in (LIVE, _HERE))
         answered = self._all(lambda peer: _ask_peer(self._context, peer, until_s), order)
@@ -160,13 +162,13 @@ class Survey:
 
     def _each_broker(self, ask: Callable[[Context, str, float], "Any"]) -> list[Any]:
         """Ask the brokers that are named, then those that these tell of, each once."""
-        until_s = time.monotonic() + self._patience_s
         wanted, asked, found = list(found_at(self._sources())), set[str](), []
         owners: set[str | None] = set()
         while wanted and len(asked) < BROKERS_MAX:
             asked |= set(wanted)
+            until_s = time.monotonic() + self._patience_s
             told: dict[str, None] = {}
-            for answer in self._all(lambda endpoint: ask(self._context, endpoint, until_s), wanted):
+            for answer in self._all(partial(_asked, ask, self._context, until_s), wanted):
                 broker = answer if isinstance(answer, BrokerView) else answer.broker
                 if broker.owner is not None and broker.owner in owners:
                     continue
@@ -200,6 +202,10 @@ class _Known:
     broker: BrokerView
     claims: tuple[ListedClaim, ...] = ()
     present: tuple[Present, ...] = ()
+
+
+def _asked(ask: Callable[[Context, str, float], T], context: Context, until_s: float, endpoint: str) -> T:
+    return ask(context, endpoint, until_s)
 
 
 def _ask_broker(context: Context, endpoint: str, until_s: float) -> BrokerView:
