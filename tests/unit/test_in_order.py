@@ -1,8 +1,9 @@
+import os
 import threading
 
 import pytest
 
-from zcat.storage.in_order import in_order
+from zcat.storage.in_order import NICE, in_order
 
 PATIENCE_S = 30.0
 
@@ -20,6 +21,15 @@ def test_results_come_in_order_whatever_is_done_first():
 
     assert list(in_order([first, second, lambda: 3], threads=2, ahead_max=2)) == [1, 2, 3]
     assert list(in_order([], threads=2, ahead_max=2)) == []
+
+
+def test_the_threads_leave_processors_to_others():
+    def niceness():
+        return os.getpriority(os.PRIO_PROCESS, threading.get_native_id())
+
+    mine = niceness()
+    assert list(in_order([niceness, niceness], threads=1, ahead_max=1)) == [min(mine + NICE, 19)] * 2
+    assert niceness() == mine
 
 
 def test_no_more_is_begun_than_may_be_ahead():
