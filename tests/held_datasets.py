@@ -12,6 +12,7 @@ from zcat.errors import BadSelection, DatasetUnknown, RootNotFollowed, RootUnkno
 from zcat.http.app import make_app
 from zcat.model.dataset import DatasetInfo, Entry, Kind
 from zcat.model.selection import Points, Selection
+from zcat.services.at_hand import NotAtHand
 from zcat.storage.frame_format import geometry_of, header_bytes, parse_header
 
 OWNER = "0123456789abcdef" * 2
@@ -119,6 +120,7 @@ class HeldRoots:
         self.views = {root: HeldRoot(root, datasets=len(datasets)), "other": HeldRoot("other", followed=False)}
         self.datasets = {root: {held.info.entry.path: held for held in datasets}, "other": {}}
         self.stale_left = 0
+        self.is_at_hand = True
 
     def roots(self):
         return list(self.views.values())
@@ -144,6 +146,11 @@ class HeldRoots:
             except Stale:
                 continue
         return work(held)
+
+    def at_hand(self, root, path, work):
+        if not self.is_at_hand:
+            raise NotAtHand
+        return self.on_version(root, path, work)
 
     def health(self):
         return {"status": "ok", "version": "0", "cache": {"hit_ratio": float("nan")}}

@@ -16,7 +16,7 @@ from network import Network, eventually, fetched, read, write_array, write_file
 from zcat.config import HttpConfig
 from zcat.errors import Busy, DatasetUnknown, RootNotFollowed, Stale, Unavailable
 from zcat.http.app import make_app
-from zcat.http.passing import answer_passed, worker_app
+from zcat.http.passing import WorkerApp, answer_passed
 from zcat.http.server import HttpServer, bound
 from zcat.limits import KIB
 from zcat.model.reduction import parse_fit
@@ -73,7 +73,7 @@ class Staff:
         return reads
 
     def server(self, reads):
-        server = HttpServer(worker_app(reads, HttpConfig(), self.board.seat(0).counted), HttpConfig(port=0))
+        server = HttpServer(WorkerApp(reads, HttpConfig(), self.board.seat(0).counted), HttpConfig(port=0))
         server.start()
         self._opened.append(server)
         return server.url

@@ -15,7 +15,7 @@ import threading
 
 from zcat import logs
 from zcat.config import HttpConfig
-from zcat.http.passing import worker_app
+from zcat.http.passing import WorkerApp
 from zcat.http.server import HttpServer
 from zcat.net.descriptors import watch_descriptors
 from zcat.services.board import Board
@@ -38,7 +38,7 @@ def main() -> None:
     reads = WorkerReads(order["endpoint"], board, ReadLimits(**order["limits"]))
     reads.start()
     listener = socket.socket(fileno=order["listener"])
-    server = HttpServer(worker_app(reads, http, seat.counted), http, listener, seat)
+    server = HttpServer(WorkerApp(reads, http, seat.counted), http, listener, seat)
     server.start()
     threading.Thread(target=watch_descriptors, daemon=True).start()
     print("ready", flush=True)

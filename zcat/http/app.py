@@ -1,21 +1,26 @@
 """The HTTP side of a subscriber: one table of routes over what it can read."""
 
-from collections.abc import Iterable
-from typing import Any
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any, TypeAlias, TypeVar
 
 import falcon
 
 from zcat.config import HttpConfig
 from zcat.http import problems
 from zcat.http.allowance import Allowance, AnswerLimits
+from zcat.http.at_hand import ReadsAtHand, SmallAllowance, no_frame, reraise
 from zcat.http.catalogue import Info, Listing, Roots, Subscribe, Unsubscribe
 from zcat.http.download import Download
 from zcat.http.fetch import Fetch, FetchChunk, FetchPoints
 from zcat.http.operators import Brokers, Peers
 from zcat.http.pages import Health, Home, OpenApi
 from zcat.http.reads import FrameOf, Reads
+from zcat.services.at_hand import NotAtHand
 from zcat.services.frame_view import FrameView
 from zcat.services.preview import PreviewLimits
+
+FalconApp: TypeAlias = falcon.App[falcon.Request, falcon.Response]
+A = TypeVar("A", bound=FalconApp)
 
 _EXPOSED = (
     "ETag",
@@ -29,7 +34,29 @@ _EXPOSED = (
 )
 
 
-def make_app(reads: Reads, config: HttpConfig | None = None, frame_of: FrameOf = FrameView) -> Any:
+class App(FalconApp):
+    """The WSGI app, and beside it what of that takes no more than a moment."""
+
+    _quick: FalconApp
+    _quick_paths: tuple[str, ...]
+
+    def at_hand(self, environ: dict[str, Any], start_response: Callable[..., Any]) -> Iterable[Any]:
+        """Answer a request as the app itself does, unless that would take longer.
+
+        Raises:
+            NotAtHand: it would; nothing has been done.
+        """
+        if environ["REQUEST_METHOD"] != "GET" or not environ["PATH_INFO"].startswith(self._quick_paths):
+            raise NotAtHand
+        return self._quick(environ, start_response)
+
+    def answer_at_hand_by(self, quick: FalconApp, routes: Mapping[str, Any]) -> None:
+        """Take the app that answers in a moment, and its routes."""
+        self._quick = quick
+        self._quick_paths = tuple([template.partition("{")[0] for template in routes])
+
+
+def make_app(reads: Reads, config: HttpConfig | None = None, frame_of: FrameOf = FrameView) -> App:
     """Return the WSGI app.
 
     Args:
@@ -38,10 +65,11 @@ def make_app(reads: Reads, config: HttpConfig | None = None, frame_of: FrameOf =
         frame_of: makes a whole frame of a dataset that ``reads`` gave.
     """
     config = config or HttpConfig()
-    app = falcon.App(media_type=falcon.MEDIA_JSON, middleware=list(_middleware(config)))
-    problems.install(app)
-    for template, resource in routes(reads, config, frame_of).items():
-        app.add_route(template, resource)
+    app = _furnished(App, config, routes(reads, config, frame_of))
+    quick_routes = routes_at_hand(ReadsAtHand(reads), config)
+    quick = _furnished(FalconApp, config, quick_routes)
+    quick.add_error_handler(NotAtHand, reraise)
+    app.answer_at_hand_by(quick, quick_routes)
     return app
 
 
@@ -69,12 +97,30 @@ def routes(reads: Reads, config: HttpConfig, frame_of: FrameOf) -> dict[str, Any
     }
 
 
+def routes_at_hand(reads: Reads, config: HttpConfig) -> dict[str, Any]:
+    """Return the routes of what may be answered in a moment, over reads that never wait."""
+    limits = AnswerLimits(config.answer_max_bytes, config.slice_max_bytes, SmallAllowance())
+    previews = PreviewLimits(config.preview_fetch_bytes, config.preview_decode_bytes)
+    return {
+        "/api/info/{path:path}": Info(reads),
+        "/api/fetch/{path:path}": Fetch(reads, limits, previews, no_frame),
+    }
+
+
 class _Sniffing:
     """Forbids browsers to guess types, also those of errors."""
 
     def process_response(self, _req: Any, resp: Any, _resource: Any, _succeeded: bool) -> None:
         """Add the header."""
         resp.set_header("X-Content-Type-Options", "nosniff")
+
+
+def _furnished(kind: type[A], config: HttpConfig, routes: Mapping[str, Any]) -> A:
+    app = kind(media_type=falcon.MEDIA_JSON, middleware=list(_middleware(config)))
+    problems.install(app)
+    for template, resource in routes.items():
+        app.add_route(template, resource)
+    return app
 
 
 def _middleware(config: HttpConfig) -> Iterable[Any]:

@@ -5,6 +5,7 @@ app, pieces of a streamed body that are not copied, and the refusal of requests 
 """
 
 import time
+from collections.abc import Callable
 from http import HTTPStatus
 from typing import Any
 
@@ -16,6 +17,24 @@ from waitress.task import ErrorTask, WSGITask
 from zcat.config import HttpConfig
 from zcat.http.bodies import WRAP_BYTES_MIN, BufferFile
 from zcat.http.problems import code_of_status, problem
+from zcat.services.at_hand import NotAtHand
+
+ANSWER = "zcat.answer"
+"""In the environment of a request: its answer, where that is made already."""
+
+
+def replaying(app: Callable[..., Any]) -> Callable[..., Any]:
+    """Return an app that gives answers that are made already, and has ``app`` make the others."""
+
+    def replay(environ: dict[str, Any], start_response: Callable[..., Any]) -> Any:
+        answer = environ.get(ANSWER)
+        if answer is None:
+            return app(environ, start_response)
+        status, headers, body = answer
+        start_response(status, headers)
+        return body
+
+    return replay
 
 
 class Parser(HTTPRequestParser):
@@ -33,6 +52,14 @@ class Task(WSGITask):
 
     request: Any  # here and below: what the stubs of waitress have wrong
     channel: Any
+    environ: Any
+
+    def ask(self, app: Callable[..., Any]) -> None:
+        """Have ``app`` make the answer now; `service` will send it. What the app raises leaves all as it was."""
+        started: list[Any] = []
+        environ = self.get_environment()
+        body = app(environ, lambda *status_and_headers: started.extend(status_and_headers))
+        environ[ANSWER] = (*started[:2], body)
 
     def build_response_header(self) -> bytes:
         """Return the header; a HEAD without a length has no chunks that would have to be ended."""
@@ -46,14 +73,20 @@ class Task(WSGITask):
 
         A view is copied: it is only good until the next piece is asked for, which may be before it is sent.
         """
-        data = bytes(data)  # of bytes, this is the same object
-        if len(data) < WRAP_BYTES_MIN or self.chunked_response or self.content_length is None:
-            super().write(data)
+        head = b""
+        if not self.wrote_header:
+            head, self.wrote_header = self.build_response_header(), True
+        if not self.has_body or self.chunked_response or self.content_length is None:
+            self.channel.write_soon(head)
+            super().write(bytes(data))
             return
-        super().write(b"")  # the header, if it is not out yet
         self.content_bytes_written += len(data)
         assert self.content_bytes_written <= self.content_length
-        self.channel.write_soon(_queued(data))
+        if len(data) < WRAP_BYTES_MIN:
+            self.channel.write_soon(head + bytes(data))  # PERF: in one packet, for which the client wakes up once
+        else:
+            self.channel.write_soon(head)
+            self.channel.write_soon(_queued(bytes(data)))
 
 
 class Refusal(ErrorTask):
@@ -78,10 +111,12 @@ class Refusal(ErrorTask):
 class Channel(HTTPChannel):
     """One connection, and since when it waits for what."""
 
-    task_class = Task
     error_task_class = Refusal
     parser_class = Parser
 
+    server: Any
+    requests: Any
+    _asked: Task | None = None
     _began_s = 0.0
     _sent_nothing_since_s: float | None = None
     _pending_bytes = 0
@@ -92,10 +127,41 @@ class Channel(HTTPChannel):
             self._began_s = time.monotonic()
         return super().received(data)
 
+    def service_at_hand(self, app: Callable[..., Any]) -> bool:
+        """Answer the request by an app that raises `NotAtHand` in place of taking long; False: so it did.
+
+        For the loop, which must not wait: so nothing of former answers may be left to be sent, either.
+        """
+        if not self.connected or self.requests[0].error or self.total_outbufs_len:
+            return False
+        self._asked = Task(self, self.requests[0])
+        try:
+            self._asked.ask(app)
+        except NotAtHand:
+            return False
+        self.service()
+        return True
+
     def service(self) -> None:
         """Answer the request; one that was sent behind it begins to count only now."""
         super().service()
         self._began_s = time.monotonic()
+
+    def task_class(self, _channel: Any, request: Any) -> Task:  # type: ignore[override]  # a class there
+        """Return what answers a request: it may have been asked for already."""
+        task, self._asked = self._asked, None
+        return task or Task(self, request)
+
+    def write_soon(self, data: Any) -> int:
+        """Send what the socket takes, and queue the rest. PERF: a small answer passes none of the buffers."""
+        if isinstance(data, bytes) and data and not self.total_outbufs_len:
+            with self.outbuf_lock:
+                if self.connected and not self.total_outbufs_len:
+                    sent = self.send(data, do_close=False)
+                    if sent:
+                        self.last_activity = time.time()
+                        data = data[sent:]
+        return super().write_soon(data)
 
     def is_too_slow(self, config: HttpConfig, now_s: float) -> bool:
         """Say whether the other side keeps the connection without using it.

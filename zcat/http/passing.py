@@ -7,7 +7,7 @@ import io
 import sys
 from collections.abc import Callable, Iterable, Iterator
 from http import HTTPStatus
-from typing import Any, NoReturn, Protocol, TypeVar
+from typing import Any, Protocol, TypeVar
 
 import falcon
 
@@ -15,6 +15,7 @@ from zcat.config import HttpConfig
 from zcat.errors import ZcatError
 from zcat.http import problems
 from zcat.http.app import make_app
+from zcat.http.at_hand import reraise
 from zcat.http.reads import Dataset, Network
 from zcat.limits import MIB
 from zcat.model.dataset import Entry
@@ -40,31 +41,44 @@ class Worker(Protocol):
     def on_version(self, root: str, path: str, work: Callable[[Dataset], T]) -> T:
         """Run ``work`` on the newest version of a dataset."""
 
+    def at_hand(self, root: str, path: str, work: Callable[[Dataset], T]) -> T:
+        """Run ``work`` on the newest version of a dataset if that takes no more than a moment."""
+
     def passed(self, request: Pass) -> Passed:
         """Have the subscriber answer a request."""
 
 
-def worker_app(worker: Worker, config: HttpConfig, counted: Callable[[], None]) -> App:
-    """Return the WSGI app of a worker.
+class WorkerApp:
+    """The WSGI app of a worker."""
 
-    Args:
-        worker: its methods are called from the server's threads.
-        config: as the subscriber has it.
-        counted: called once for each request.
-    """
-    own = make_app(_OwnReads(worker), config)
-    own.add_error_handler(_Elsewhere, _reraise)
+    def __init__(self, worker: Worker, config: HttpConfig, counted: Callable[[], None]) -> None:
+        """Make it.
 
-    def app(environ: dict[str, Any], start_response: StartResponse) -> Iterable[Any]:
-        counted()
+        Args:
+            worker: its methods are called from the server's threads.
+            config: as the subscriber has it.
+            counted: called once for each request.
+        """
+        self._worker = worker
+        self._counted = counted
+        self._own = make_app(_OwnReads(worker), config)
+        self._own.add_error_handler(_Elsewhere, reraise)
+
+    def __call__(self, environ: dict[str, Any], start_response: StartResponse) -> Iterable[Any]:
+        """Answer a request."""
+        self._counted()
         if environ["PATH_INFO"].startswith(OWN):
             try:
-                return own(environ, start_response)
+                return self._own(environ, start_response)
             except _Elsewhere:
                 pass
-        return _pass(worker, environ, start_response)
+        return _pass(self._worker, environ, start_response)
 
-    return app
+    def at_hand(self, environ: dict[str, Any], start_response: StartResponse) -> Iterable[Any]:
+        """Answer a request if that takes no more than a moment; see `zcat.http.app.App.at_hand`."""
+        answer = self._own.at_hand(environ, start_response)
+        self._counted()
+        return answer
 
 
 def answer_passed(app: App, request: Pass) -> Passed:
@@ -114,6 +128,9 @@ class _OwnReads:
     def on_version(self, root: str, path: str, work: Callable[[Dataset], T]) -> T:
         return self._worker.on_version(root, path, work)
 
+    def at_hand(self, root: str, path: str, work: Callable[[Dataset], T]) -> T:
+        return self._worker.at_hand(root, path, work)
+
     def entries(self, root: str, under: str = "") -> list[Entry]:
         raise _Elsewhere
 
@@ -132,10 +149,6 @@ class _OwnReads:
     @property
     def survey(self) -> Network:
         raise _Elsewhere
-
-
-def _reraise(_req: Any, _resp: Any, error: Exception, _params: Any) -> NoReturn:
-    raise error
 
 
 def _pass(worker: Worker, environ: dict[str, Any], start_response: StartResponse) -> Iterable[Any]:

@@ -132,5 +132,8 @@ class Reads(Protocol):
     def on_version(self, root: str, path: str, work: Callable[[Dataset], T]) -> T:
         """Run ``work`` on the newest version, and again if that turns out to be stale."""
 
+    def at_hand(self, root: str, path: str, work: Callable[[Dataset], T]) -> T:
+        """Run ``work`` on the newest version if that takes no more than a moment; else raise `NotAtHand`."""
+
     def health(self) -> dict[str, Any]:
         """Say how the subscriber is; ``"status"`` is ``"ok"`` or ``"degraded"``."""

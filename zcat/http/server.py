@@ -13,7 +13,7 @@ from waitress.server import TcpWSGIServer
 
 from zcat.config import HttpConfig
 from zcat.errors import AddressInUse, BadConfig
-from zcat.http.channels import Channel
+from zcat.http.channels import Channel, replaying
 from zcat.http.threads import LatestFirst
 from zcat.limits import GIB, KIB
 from zcat.logs import kv
@@ -25,7 +25,7 @@ PORT_MAX = 65535
 
 _FILES_BESIDES = 512  # sockets of ZeroMQ, cache files and the like, besides the connections
 _SPARE_CONNECTIONS = 16  # waitress counts its listener and its wake-up pipe as connections
-_LOOP_TIMEOUT_S = 1
+_LOOP_TIMEOUT_S = 1.0
 _CLOSE_TIMEOUT_S = 5
 
 YIELD_S = 0.003
@@ -152,6 +152,7 @@ class _Server(TcpWSGIServer):
     channel_class = Channel
     trigger: Any  # here and below: what the stubs of waitress have wrong
     active_channels: Any
+    task_dispatcher: Any
     _map: Any
 
     def __init__(self, app: Any, config: HttpConfig, listener: socket.socket, crowd: Crowd | None = None) -> None:
@@ -175,10 +176,18 @@ class _Server(TcpWSGIServer):
         self._config = config
         self._crowd = crowd
         self._yields_until_s = 0.0
+        self._at_hand: Any = getattr(app, "at_hand", None)
+        self._due: list[Channel] = []
+        self._loop_thread = 0
         dispatcher: Any = LatestFirst(config.threads)
         address = (listener.family, listener.type, listener.proto, listener.getsockname())
         super().__init__(
-            app, _sock=listener, dispatcher=dispatcher, adj=adjustments, sockinfo=address, bind_socket=False
+            replaying(app),
+            _sock=listener,
+            dispatcher=dispatcher,
+            adj=adjustments,
+            sockinfo=address,
+            bind_socket=False,
         )
 
     def run(self) -> None:
@@ -186,9 +195,37 @@ class _Server(TcpWSGIServer):
 
         By poll(), since select() knows no file number above 1023.
         """
+        self._loop_thread = threading.get_ident()
         while self._map:
-            is_yielding = self._yields_until_s > time.monotonic()
-            wasyncore.poll2(YIELD_S if is_yielding else _LOOP_TIMEOUT_S, self._map)
+            wait_s = _LOOP_TIMEOUT_S
+            if self._due:
+                wait_s = 0
+            elif self._yields_until_s > time.monotonic():
+                wait_s = YIELD_S
+            wasyncore.poll2(wait_s, self._map)
+            due, self._due = self._due, []
+            for channel in due:
+                if not self._answers_at_hand(channel):
+                    self.task_dispatcher.add_task(channel)
+
+    def add_task(self, task: Any) -> None:
+        """Have a request answered: at once, by the loop that has read it, if that takes no more than a moment."""
+        if self._at_hand is not None and threading.get_ident() == self._loop_thread:
+            self._due.append(task)
+        else:
+            self.task_dispatcher.add_task(task)
+
+    def pull_trigger(self) -> None:
+        """Wake the loop, if this is another thread."""
+        if threading.get_ident() != self._loop_thread:
+            super().pull_trigger()
+
+    def _answers_at_hand(self, channel: Channel) -> bool:
+        try:
+            return channel.service_at_hand(self._at_hand)
+        except Exception:  # the top of this thread; another one will meet the same, and only that client with it
+            log.exception("bug in=http")
+            return False
 
     def readable(self) -> bool:
         """Say whether a connection may be accepted; called before each wait."""

@@ -31,6 +31,7 @@ from zcat.protocol.messages import ListedClaim
 from zcat.protocol.prefetch import PrefetchLimits
 from zcat.protocol.transfer import Transfer
 from zcat.protocol.wanted import DatasetKey, Origin
+from zcat.services.at_hand import DatasetAtHand
 from zcat.services.block_fetcher import BlockFetcher
 from zcat.services.broker_in_use import BrokerInUse
 from zcat.services.broker_sources import check_source
@@ -278,8 +279,7 @@ class Subscriber:
             DatasetUnknown, NotReadable: there is nothing to read.
             RootUnknown, RootNotFollowed, RootContested: see `unfollow`.
             Unavailable, Timeout: what is missing here cannot be had.
-            Stale: it changed at every try.
-            Busy: it is being written all the time.
+            Stale, Busy: it changed at every try, or is being written all the time.
         """
         subscription = self.subscription(root)
         wait_s = self._config.fetch_timeout_s if timeout_s is None else timeout_s
@@ -290,14 +290,18 @@ class Subscriber:
 
         return on_newest(opened, work, wait_s, self._pause)
 
+    def at_hand(self, root: str, path: str, work: Callable[[OpenDataset], T]) -> T:
+        """Do as `on_version` does, if that takes no more than a moment; else raise `NotAtHand`."""
+        subscription = self.subscription(root)
+        target = self._versions.at_hand(subscription, path)
+        return work(DatasetAtHand(self._supply(target), subscription, self.read_limits, self._prefetcher))
+
     def open(self, root: str, path: str, wait_s: float, is_fresh: bool = False) -> tuple[Target, bool]:
         """Find the newest version of a dataset, for who reads it in another process.
 
         Args:
-            root: ``name`` or ``name@owner`` of a followed root.
-            path: of the dataset.
-            wait_s: for its origin, if that has to be asked.
-            is_fresh: ask it in any case.
+            root, path: as for `on_version`.
+            wait_s, is_fresh: for its origin, if that has to be asked; ask it in any case.
 
         Returns:
             What to read, and whether it is the one that the catalogue names, and so the newest until that changes.

@@ -12,6 +12,7 @@ from zcat.errors import Busy, NotReadable, Stale, StorageFailed, Unavailable
 from zcat.model.dataset import DatasetInfo, Entry
 from zcat.net.loop import Loop
 from zcat.protocol.transfer import DatasetKey, Origin
+from zcat.services.at_hand import NotAtHand
 from zcat.services.dataset import OpenDataset
 from zcat.services.readers import Target
 from zcat.services.subscription import Subscription
@@ -63,6 +64,20 @@ class Versions:
             info = self._learn(subscription, entry, wait_s)
         key = DatasetKey(subscription.root, subscription.owner, path, info.entry.lineage)
         return self.target(key, info)
+
+    def at_hand(self, subscription: Subscription, path: str) -> Target:
+        """Find the newest version of a dataset.
+
+        Raises:
+            DatasetUnknown: there is nothing to read.
+            NotAtHand: somebody would have to be asked.
+        """
+        entry = subscription.entry(path)
+        place = subscription.key, path
+        info = self._infos.get(place)
+        if info is None or info.entry.lineage != entry.lineage or self._gone.get(place) == entry.lineage:
+            raise NotAtHand
+        return self.target(DatasetKey(subscription.root, subscription.owner, path, entry.lineage), info)
 
     def is_as_listed(self, target: Target, subscription: Subscription) -> bool:
         """Say whether a version is the one that the catalogue names, and so the newest until that changes."""

@@ -21,6 +21,7 @@ from zcat.protocol.messages import Sizes, SizesReply
 from zcat.protocol.prefetch import PrefetchLimits
 from zcat.protocol.transfer import DatasetKey, Origin
 from zcat.protocol.worker_messages import Bring, BringParts, Open, Opened, Pass, Passed, Used
+from zcat.services.at_hand import DatasetAtHand, NotAtHand
 from zcat.services.board import ROOTS_CELL, Board
 from zcat.services.dataset import OpenDataset, ReadLimits
 from zcat.services.prefetcher import Prefetcher
@@ -103,6 +104,14 @@ class WorkerReads:
         wait_s = self._limits.fetch_timeout_s if timeout_s is None else timeout_s
         return on_newest(lambda is_fresh: self._dataset((root, path), wait_s, is_fresh), work, wait_s, self._pause)
 
+    def at_hand(self, root: str, path: str, work: Callable[[OpenDataset], T]) -> T:
+        """Do something with a dataset if that takes no more than a moment; see `Subscriber.at_hand`."""
+        known = self._known.get((root, path))
+        if known is None or not self._is_current(known):
+            raise NotAtHand
+        supply, bringer = self._supply(known)
+        return work(DatasetAtHand(supply, bringer, self._limits, self._prefetcher))
+
     def passed(self, request: Pass) -> Passed:
         """Have the subscriber answer an HTTP request.
 
@@ -113,9 +122,16 @@ class WorkerReads:
         return answer
 
     def _dataset(self, place: _Place, wait_s: float, is_fresh: bool) -> OpenDataset:
-        board, known = self._board, self._known.get(place)
-        if known is None or is_fresh or known.seen != (board[ROOTS_CELL], board[known.cell]):
+        known = self._known.get(place)
+        if known is None or is_fresh or not self._is_current(known):
             known = self._learn(place, wait_s, is_fresh)
+        supply, bringer = self._supply(known)
+        return OpenDataset(supply, bringer, self._limits, self._prefetcher)
+
+    def _is_current(self, known: _Known) -> bool:
+        return known.seen == (self._board[ROOTS_CELL], self._board[known.cell])
+
+    def _supply(self, known: _Known) -> "tuple[Supply, _Bringer]":
         bringer = _Bringer(self._asking, known)
         if known.cached is not None:
             held = self._open.get(known.cached.folder)
@@ -124,8 +140,7 @@ class WorkerReads:
         # a SharedDataset does all that is done to a CachedDataset by those who read it
         target = Target(known.key, known.info, cast(CachedDataset | None, known.cached))
         parts = _PartsBringer(self._asking, known)
-        supply = Supply(target, bringer, parts, self._limits.plan, self._decoded)
-        return OpenDataset(supply, bringer, self._limits, self._prefetcher)
+        return Supply(target, bringer, parts, self._limits.plan, self._decoded), bringer
 
     def _learn(self, place: _Place, wait_s: float, is_fresh: bool) -> _Known:
         before = self._board.generations()
