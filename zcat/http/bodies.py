@@ -80,6 +80,21 @@ class BufferFile:
             self._owner = None
 
 
+class Kept:
+    """A piece of a body whose memory nobody writes to again: it need not be copied to be sent later."""
+
+    __slots__ = ("buffer",)
+
+    def __init__(self, buffer: Buffer) -> None:
+        self.buffer = buffer
+
+    def __len__(self) -> int:
+        return len(self.buffer)
+
+    def __bytes__(self) -> bytes:
+        return bytes(self.buffer)
+
+
 class Phases:
     """How long the parts of an answer took, for the ``Server-Timing`` header."""
 

@@ -106,7 +106,7 @@ def answer_passed(app: App, request: Pass) -> Passed:
 
     parts = app(environ, start_response)
     try:
-        answer = b"".join(_within(parts, ANSWER_BYTES_MAX))
+        answer = b"".join(map(bytes, _within(parts, ANSWER_BYTES_MAX)))
     finally:
         close = getattr(parts, "close", None)
         if close is not None:

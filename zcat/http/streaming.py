@@ -12,6 +12,7 @@ from typing import Any, TypeAlias
 import numpy as np
 import numpy.typing as npt
 
+from zcat.http.bodies import Kept
 from zcat.limits import MIB
 from zcat.model.dataset import Compression
 from zcat.storage.answers import chunk_stream
@@ -39,13 +40,13 @@ def blocks(pieces: Pieces) -> Generator[Block, None, None]:
     return in_order(pieces, THREADS, AHEAD_MAX)
 
 
-def raw_stream(pieces: Pieces, head: bytes = b"") -> Iterator[memoryview | bytes]:
+def raw_stream(pieces: Pieces, head: bytes = b"") -> Iterator[Kept | bytes]:
     """Yield ``head``, if any, and the items."""
     with contextlib.closing(blocks(pieces)) as made:
         if head:
             yield head
         for block in made:
-            yield memoryview(block.reshape(-1).view(np.uint8))  # type: ignore[arg-type]  # arrays are buffers
+            yield Kept(memoryview(block.reshape(-1).view(np.uint8)))  # type: ignore[arg-type]  # arrays are buffers
 
 
 def compressed_stream(pieces: Pieces, compression: Compression) -> Iterator[bytes]:
