@@ -119,6 +119,16 @@ def zcat(opened: ExitStack, data: Data, settings: list[str]) -> Server:
     return Server("zcat", subscriber.pid, targets)
 
 
+def hello(opened: ExitStack, room: Path) -> tuple[int, str]:
+    """Start the least server that waitress and Falcon make; give its process and what to ask."""
+    server = started(opened, "hello", [sys.executable, "-m", "bench.hello"], room, _HERE)
+    while not (said := server.log.read_text().partition("\n")[0]):
+        time.sleep(0.05)
+    url = f"http://127.0.0.1:{json.loads(said)['port']}/hello"
+    answers(server, url)
+    return server.pid, url
+
+
 def caterva2(opened: ExitStack, data: Data, environment: Path) -> Server:
     """Start a caterva2 server with the ``.b2nd`` file in its public root."""
     room = data.room / "caterva2"

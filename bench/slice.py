@@ -17,7 +17,6 @@ from pathlib import Path
 from typing import Any
 
 import blosc2
-import falcon
 
 import zcat
 from bench import datasets, load, peers, report
@@ -41,14 +40,6 @@ Measure = Callable[[list[str], int, float], float]
 REPEATS = {"64x64": 200, "row": 200, "column": 10, "100 MB": 5}
 
 
-class Hello:
-    """The least that an HTTP server can do."""
-
-    def on_get(self, req: Any, resp: Any) -> None:
-        """Answer 16 KiB, as a 64x64 slice of float32 has."""
-        resp.data = bytes(16384)
-
-
 def serve(pipe: Connection, folder: str, room: str) -> None:
     """Run everything in this process; then whatever the pipe asks."""
     from zcat.http.app import make_app
@@ -67,11 +58,7 @@ def serve(pipe: Connection, folder: str, room: str) -> None:
     subscriber.follow("bench")
     server = HttpServer(make_app(subscriber), HttpConfig(port=0))
     server.start()
-    bare = falcon.App()
-    bare.add_route("/hello", Hello())
-    hello = HttpServer(bare, HttpConfig(port=0))
-    hello.start()
-    pipe.send((server.url, hello.url, brokers))
+    pipe.send((server.url, brokers))
     pipe.recv()
 
 
@@ -113,7 +100,8 @@ def main() -> None:
         data.mkdir(parents=True, exist_ok=True)
         path = datasets.cube(data, 256)
         pipe = started(opened, serve, str(data), str(room))
-        url, hello, brokers = pipe.recv()
+        url, brokers = pipe.recv()
+        _, hello = peers.hello(opened, room)
         local = blosc2.open(str(path), mode="r", mmap_mode="r")
         joined = opened.enter_context(zcat.join(brokers, follow=["bench"]))
         client = opened.enter_context(zcat.connect(url))
@@ -144,7 +132,7 @@ def main() -> None:
             if name == WINDOW:
                 one |= _anywhere(p50, f"{name}: ", fetch, theirs)
             one[f"{name}: join, cold"] = partial(Cold(brokers, path.name, room), key)
-        one["hello, 16 KiB"] = partial(p50, f"{hello}/hello", 1, 1.0)
+        one["hello, 16 KiB"] = partial(p50, hello, 1, 1.0)
         rows = report.rounds(one, "ms", args.rounds)
         for name, text in SELECTIONS.items():
             shown = [row for row in rows if row.name.startswith((f"{name}:", "hello"))]
@@ -157,7 +145,7 @@ def main() -> None:
 
         text = SELECTIONS["64x64"].replace(" ", "")
         many: dict[str, Callable[[], float]] = {
-            "hello, 16 KiB": partial(per_s, f"{hello}/hello", args.seconds),
+            "hello, 16 KiB": partial(per_s, hello, args.seconds),
             "HTTP raw": partial(per_s, f"{fetch}?slice_={text}&fmt=raw", args.seconds),
             "HTTP cframe": partial(per_s, f"{fetch}?slice_={text}", args.seconds),
         }
