@@ -139,11 +139,13 @@ def test_the_thread_of_the_connections_answers_what_is_at_hand_and_no_more(serve
             assert (status, body) == (200, CUBE[3, 5:90].tobytes())
         [(status, _)] = asked(raw, f"{FETCH}:")
         assert status == 200
-        [(status, _)] = asked(raw, "/api/roots")
-        assert status == 200
+        for elsewhere in ("/api/roots", f"{FETCH}3,5:90&fit=10", f"{FETCH}3,5:90{' ' * 1024}".replace(" ", "%20")):
+            [(status, _)] = asked(raw, elsewhere)
+            assert status == 200
         [(status, _)] = asked(raw, f"{FETCH}900")
         assert status == 400
-    assert app.names == ["zcat-http-worker", "zcat-http", "zcat-http-worker", "zcat-http-worker", "zcat-http"]
+    own, pool = "zcat-http", "zcat-http-worker"
+    assert app.names == [pool, own, pool, pool, pool, pool, own]
 
 
 def test_answers_come_in_the_order_of_requests_whoever_makes_them(served):

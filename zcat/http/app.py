@@ -8,7 +8,7 @@ import falcon
 from zcat.config import HttpConfig
 from zcat.http import problems
 from zcat.http.allowance import Allowance, AnswerLimits
-from zcat.http.at_hand import ReadsAtHand, SmallAllowance, no_frame, reraise
+from zcat.http.at_hand import ReadsAtHand, SmallAllowance, may_be_at_hand, no_frame, reraise
 from zcat.http.catalogue import Info, Listing, Roots, Subscribe, Unsubscribe
 from zcat.http.download import Download
 from zcat.http.fetch import Fetch, FetchChunk, FetchPoints
@@ -46,7 +46,7 @@ class App(FalconApp):
         Raises:
             NotAtHand: it would; nothing has been done.
         """
-        if environ["REQUEST_METHOD"] != "GET" or not environ["PATH_INFO"].startswith(self._quick_paths):
+        if not environ["PATH_INFO"].startswith(self._quick_paths) or not may_be_at_hand(environ):
             raise NotAtHand
         return self._quick(environ, start_response)
 

@@ -16,7 +16,16 @@ from zcat.services.at_hand import NotAtHand
 ANSWER_BYTES_MAX = 256 * KIB
 """Uncompressed, of an answer; to compress one takes half a millisecond."""
 
+QUERY_LENGTH_MAX = 1024
+"""A longer one names many items."""
+
 T = TypeVar("T")
+
+
+def may_be_at_hand(environ: dict[str, Any]) -> bool:
+    """Say of a request to a data route whether it is worth a try: a preview, for one, takes long to be planned."""
+    query = environ["QUERY_STRING"]
+    return environ["REQUEST_METHOD"] == "GET" and len(query) <= QUERY_LENGTH_MAX and "fit=" not in query
 
 
 class ReadsAtHand:

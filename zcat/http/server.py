@@ -15,6 +15,7 @@ from zcat.config import HttpConfig
 from zcat.errors import AddressInUse, BadConfig
 from zcat.http.channels import Channel, replaying
 from zcat.http.threads import LatestFirst
+from zcat.http.watched import Watched
 from zcat.limits import GIB, KIB
 from zcat.logs import kv
 from zcat.net.descriptors import raise_file_limit
@@ -153,7 +154,6 @@ class _Server(TcpWSGIServer):
     trigger: Any  # here and below: what the stubs of waitress have wrong
     active_channels: Any
     task_dispatcher: Any
-    _map: Any
 
     def __init__(self, app: Any, config: HttpConfig, listener: socket.socket, crowd: Crowd | None = None) -> None:
         adjustments = Adjustments(
@@ -181,8 +181,10 @@ class _Server(TcpWSGIServer):
         self._loop_thread = 0
         dispatcher: Any = LatestFirst(config.threads)
         address = (listener.family, listener.type, listener.proto, listener.getsockname())
+        self._watched = Watched()
         super().__init__(
             replaying(app),
+            map=self._watched,
             _sock=listener,
             dispatcher=dispatcher,
             adj=adjustments,
@@ -191,22 +193,20 @@ class _Server(TcpWSGIServer):
         )
 
     def run(self) -> None:
-        """Serve until `close_all`: waitress's loop, but for the wait after a connection was left to others.
-
-        By poll(), since select() knows no file number above 1023.
-        """
+        """Serve until `close_all`."""
         self._loop_thread = threading.get_ident()
-        while self._map:
+        while self._watched:
             wait_s = _LOOP_TIMEOUT_S
             if self._due:
-                wait_s = 0
+                wait_s = 0.0
             elif self._yields_until_s > time.monotonic():
                 wait_s = YIELD_S
-            wasyncore.poll2(wait_s, self._map)
+            self._watched.wait(wait_s)
             due, self._due = self._due, []
             for channel in due:
                 if not self._answers_at_hand(channel):
                     self.task_dispatcher.add_task(channel)
+        self._watched.close()
 
     def add_task(self, task: Any) -> None:
         """Have a request answered: at once, by the loop that has read it, if that takes no more than a moment."""
@@ -256,6 +256,7 @@ class _Server(TcpWSGIServer):
                 log.info("connection too slow %s", kv(client=channel.addr[0]))
                 # not its will_close, which waits until the client takes something: it never will
                 channel.handle_close()
+        self._watched.ask_all()
 
     def close_all(self) -> None:
         """Close everything but the trigger, which ends the loop; only its own thread may call.
