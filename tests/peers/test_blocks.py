@@ -349,6 +349,14 @@ def test_a_reader_that_goes_on_in_equal_steps_finds_what_it_needs(network, publi
         assert np.array_equal(read(subscriber, "sst", "x.b2nd", np.s_[row : row + 20]), VALUES[row : row + 20])
 
 
+def test_a_read_that_is_repeated_is_no_step(network, published):
+    subscriber = following(network, "sst", prefetch_bytes=16 * MIB)
+    for row in (0, 20, 40):
+        for _ in range(20):
+            read(subscriber, "sst", "x.b2nd", np.s_[row : row + 20])
+    assert eventually(lambda: subscriber.on_version("sst", "x.b2nd", lambda dataset: dataset.complete))
+
+
 def test_no_more_is_fetched_ahead_than_the_limit_says(network, folder):
     tall = np.tile(VALUES, (4, 1))
     write_array(folder / "tall.b2nd", tall, **CUT)

@@ -32,6 +32,8 @@ class _Watched:
     """One version of an array, and what is fetched ahead in it."""
 
     tracks: Tracks
+    last: Selection | None = None
+    """What was read last."""
     windows: dict[Track, list[Window]] = field(default_factory=dict)
     busy: set[Track] = field(default_factory=set)
     """Being extended."""
@@ -65,6 +67,9 @@ class Prefetcher:
                     _, gone = self._watched.popitem(last=False)
                     _abandon(gone, tuple(gone.windows))
             self._watched.move_to_end(target.key)
+            if watched.last is not None and _is_same(watched.last, what):
+                return  # PERF: many look at the same; a repetition is no step, and 50 us
+            watched.last = what
             advice = watched.tracks.read(what)
             _abandon(watched, advice.given_up)
             track = advice.extend
@@ -112,6 +117,10 @@ class Prefetcher:
                     return needs, count
             needs.update(wider)
         return needs, len(ahead)
+
+
+def _is_same(one: Selection, other: Selection) -> bool:
+    return all(isinstance(axis, range) for axis in (*one.axes, *other.axes)) and one.axes == other.axes
 
 
 def _abandon(watched: _Watched, tracks: tuple[Track, ...]) -> None:
