@@ -9,8 +9,8 @@ import pytest
 from waitress.adjustments import Adjustments
 from waitress.buffers import ReadOnlyFileBasedBuffer
 
-from zcat.http.bodies import BufferFile
-from zcat.http.channels import TURN_BYTES, Channel
+from zcat.http.bodies import BufferFile, Kept
+from zcat.http.channels import TURN_BYTES, Channel, Task
 
 
 @pytest.fixture
@@ -19,7 +19,7 @@ def pair():
     with socket.create_server(("127.0.0.1", 0)) as listener, closing(socket.socket()) as client:
         client.connect(listener.getsockname())
         accepted, address = listener.accept()
-        server = SimpleNamespace(active_channels={}, pull_trigger=lambda: None)
+        server = SimpleNamespace(active_channels={}, pull_trigger=lambda: None, adj=Adjustments(ident=None))
         channel = Channel(server, accepted, address, Adjustments(), map={})
         yield channel, client
         channel.handle_close()
@@ -75,3 +75,22 @@ def test_a_small_answer_is_sent_at_once_and_what_the_client_does_not_take_is_que
         channel._flush_some()
         got += received(client, before - channel.total_outbufs_len)
     assert got == large[:wanted]
+
+
+@pytest.mark.parametrize(("wrap", "is_copied"), [(memoryview, True), (Kept, False)])
+def test_what_waits_to_be_sent_is_copied_unless_nobody_writes_to_it_again(pair, wrap, is_copied):
+    channel, client = pair
+    items = np.zeros(4 * TURN_BYTES, "u1")
+    task = Task(channel, SimpleNamespace(version="1.1", headers={}, command="GET"))
+    task.complete, task.content_length = True, items.nbytes
+    task.write(wrap(memoryview(items)))
+    items[:] = 1
+    got = b""
+    with client.makefile("rb") as lines:
+        while lines.readline() != b"\r\n":
+            pass
+        while len(got) < items.nbytes:
+            ready = items.nbytes - channel.total_outbufs_len - len(got)
+            got += lines.read(ready)
+            channel._flush_some()
+    assert (got[-1] == 0) is is_copied
