@@ -278,8 +278,7 @@ class Subscriber:
         Raises:
             DatasetUnknown, NotReadable: there is nothing to read.
             RootUnknown, RootNotFollowed, RootContested: see `unfollow`.
-            Unavailable, Timeout: what is missing here cannot be had.
-            Stale, Busy: it changed at every try, or is being written all the time.
+            Unavailable, Timeout, Stale, Busy: what is missing here cannot be had, or changes at every try.
         """
         subscription = self.subscription(root)
         wait_s = self._config.fetch_timeout_s if timeout_s is None else timeout_s
@@ -293,15 +292,13 @@ class Subscriber:
     def at_hand(self, root: str, path: str, work: Callable[[OpenDataset], T]) -> T:
         """Do as `on_version` does, if that takes no more than a moment; else raise `NotAtHand`."""
         subscription = self.subscription(root)
-        target = self._versions.at_hand(subscription, path)
-        return work(DatasetAtHand(self._supply(target), subscription, self.read_limits, self._prefetcher))
+        supply = self._supply(self._versions.at_hand(subscription, path))
+        return work(DatasetAtHand(supply, subscription, self.read_limits, self._prefetcher))
 
     def open(self, root: str, path: str, wait_s: float, is_fresh: bool = False) -> tuple[Target, bool]:
         """Find the newest version of a dataset, for who reads it in another process.
 
-        Args:
-            root, path: as for `on_version`.
-            wait_s, is_fresh: for its origin, if that has to be asked; ask it in any case.
+        Its origin is waited for ``wait_s``, if it has to be asked, which it is in any case if ``is_fresh``.
 
         Returns:
             What to read, and whether it is the one that the catalogue names, and so the newest until that changes.
