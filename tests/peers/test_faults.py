@@ -88,7 +88,7 @@ def test_a_root_whose_publisher_has_gone_is_said_to_be_away(network, folder):
     eventually(lambda: any(view.name == "sst" for view in seer.roots()))
     publisher.close()
     eventually(lambda: not seer.roots())
-    with pytest.raises(RootUnknown, match="brokers call root 'sst' 'withdrawn': its publisher is away"):
+    with pytest.raises(Unavailable, match="brokers call root 'sst' 'withdrawn': its publisher is away"):
         seer.follow("sst", timeout_s=0.2)
 
 

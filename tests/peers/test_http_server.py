@@ -429,7 +429,7 @@ def test_an_address_of_somebody_else_is_an_error_that_says_what_to_do(server, he
 
 
 def test_a_name_that_is_not_ours_is_an_error():
-    with pytest.raises(AddressInUse):
+    with pytest.raises(AddressInUse, match="name an address of this host"):
         HttpServer(None, replace(QUICK, host="192.0.2.1")).start()
 
 

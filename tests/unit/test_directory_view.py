@@ -2,7 +2,7 @@
 
 import pytest
 
-from zcat.errors import RootContested, RootUnknown
+from zcat.errors import RootContested, RootUnknown, Unavailable
 from zcat.model.root import Claim
 from zcat.protocol.directory_view import Ask, ClaimChanged, DirectoryView
 from zcat.protocol.messages import DirectoryChanged, ListedClaim, Listing, Lookup, Pong
@@ -41,12 +41,12 @@ def test_a_name_nobody_claims_is_unknown():
 
 
 def test_without_a_broker_an_unknown_name_is_no_fault_of_the_name():
-    with pytest.raises(RootUnknown, match="no broker answers"):
+    with pytest.raises(Unavailable, match="no broker answers"):
         DirectoryView().resolve("sst")
     view = looking(listed())
     view.lost()
     assert view.resolve("sst") == listed()
-    with pytest.raises(RootUnknown, match="no broker answers"):
+    with pytest.raises(Unavailable, match="no broker answers"):
         view.resolve("sss")
 
 

@@ -105,6 +105,19 @@ def test_a_catalogue_whose_parts_lead_nowhere_is_given_up_and_asked_for_later(pa
     assert set(follower.catalogue) == {"b"}
 
 
+def test_datasets_are_counted_and_groups_are_not():
+    group = Entry("g", Kind.GROUP, f"{0:032x}", 0, 0, 1)
+    follower = following(entry("a"), group, entry("g/b"))
+    assert follower.datasets_count == 2
+    follower.changes(changes(1, 1, Change("c", entry("c")), Change("a", entry("a", 1))), now_s=1)
+    assert follower.datasets_count == 3
+    follower.changes(changes(1, 3, Change("a"), Change("g")), now_s=1)
+    assert follower.datasets_count == 2
+    copy = Follower("sst", OWNER)
+    copy.restore({"g": group, "x": entry("x")}, 1, 1)
+    assert copy.datasets_count == 1
+
+
 def test_a_catalogue_that_is_too_long_is_given_up():
     follower = Follower("sst", OWNER, FollowerLimits(datasets_max=2))
     follower.pong(pong(1, 7), now_s=0)

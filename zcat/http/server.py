@@ -1,5 +1,6 @@
 """An HTTP server in a thread of its own: waitress, set up for many connections and large bodies."""
 
+import errno
 import ipaddress
 import logging
 import socket
@@ -117,8 +118,11 @@ def bound(config: HttpConfig) -> socket.socket:
         listener.bind(address)
     except OSError as error:
         listener.close()
+        what_to_do = "choose another port"
+        if error.errno == errno.EADDRNOTAVAIL:
+            what_to_do = "name an address of this host, or 0.0.0.0 for all of them"
         raise AddressInUse(
-            f"HTTP address {config.host}:{config.port} cannot be bound ({error.strerror}); choose another port"
+            f"HTTP address {config.host}:{config.port} cannot be bound ({error.strerror}): {what_to_do}"
         ) from None
     return listener
 

@@ -7,7 +7,7 @@ whole again. Claims are merged by (incarnation, seq), so that a broker that lags
 
 from dataclasses import dataclass, replace
 
-from zcat.errors import RootContested, RootUnknown
+from zcat.errors import RootContested, RootUnknown, Unavailable
 from zcat.names import OWNER_HEX_SHOWN, shown
 from zcat.protocol.messages import DirectoryChanged, ListedClaim, Listing, Lookup, Pong
 from zcat.protocol.pages import unpaged
@@ -138,7 +138,7 @@ class DirectoryView:
             owner: the owner's key, or its first digits; None where the name alone is enough.
 
         Raises:
-            RootUnknown: nobody claims it (with that owner).
+            RootUnknown: nobody claims it (with that owner). Unavailable: nobody can be asked who may know it.
             RootContested: several publishers that are there claim it, and no owner was named.
         """
         claims = [held for held in self.claims(root) if held.claim.owner.startswith(owner or "")]
@@ -149,7 +149,7 @@ class DirectoryView:
         if not claims:
             whose = f" of owner {shown(owner)}" if owner else ""
             if not self._in_use:
-                raise RootUnknown(
+                raise Unavailable(
                     f"no broker answers who may know a root {shown(root)}{whose}: `zcat check` says why"
                 )
             raise RootUnknown(f"no broker lists a root {shown(root)}{whose}: `zcat roots` shows those that are")

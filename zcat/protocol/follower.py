@@ -7,11 +7,12 @@ no longer has it, or lives a new life, the whole catalogue is asked for again. T
 says its number too, so that a lost last event is noticed within one ping.
 """
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from itertools import pairwise
 
 from zcat.errors import BadMessage, ZcatError
-from zcat.model.dataset import Entry
+from zcat.model.dataset import Entry, Kind
 from zcat.protocol.codec import Buffer
 from zcat.protocol.messages import Change, Changes, Events, Ping, Pong, Tree, TreePage
 from zcat.protocol.pages import unpaged
@@ -63,6 +64,8 @@ class Follower:
         self.root = root
         self.owner = owner
         self.catalogue: dict[str, Entry] = {}
+        self.datasets_count = 0
+        """Of the catalogue; its groups are none."""
         self.incarnation = 0
         self.seq = 0
         self.synced = False
@@ -88,6 +91,7 @@ class Follower:
     def restore(self, catalogue: dict[str, Entry], incarnation: int, seq: int) -> None:
         """Begin with a copy from a former run, which the first answer of the origin brings up to date."""
         self.catalogue, self.incarnation, self.seq = catalogue, incarnation, seq
+        self.datasets_count = _count(catalogue.values())
 
     def take_pages(self) -> tuple[Buffer, ...]:
         """Give the catalogue in the pages that it came in, once; none if it took several messages, or changed."""
@@ -241,10 +245,10 @@ class Follower:
             if number == self.seq + 1:
                 self.seq = number
                 applied.append(change.path)
-                if change.entry is None:
-                    self.catalogue.pop(change.path, None)
-                else:
-                    self.catalogue[change.path] = change.entry
+                before, entry = self.catalogue.pop(change.path, None), change.entry
+                if entry is not None:
+                    self.catalogue[change.path] = entry
+                self.datasets_count += _count([entry]) - _count([before])
         self._origin_seq = max(self._origin_seq, self.stamp)
         if not applied:
             return []
@@ -253,8 +257,13 @@ class Follower:
 
     def _replace(self, arrived: dict[str, Entry]) -> list[Effect]:
         before, self.catalogue = self.catalogue, arrived
+        self.datasets_count = _count(arrived.values())
         same_life = self._origin_seq[0] == self.incarnation
         self._origin_seq = max(self._origin_seq, self.stamp) if same_life else self.stamp
         gone = [path for path in before if path not in arrived]
         new = [path for path, entry in arrived.items() if before.get(path) != entry]
         return [Updated((*gone, *new))] if gone or new else []
+
+
+def _count(entries: Iterable[Entry | None]) -> int:
+    return sum(entry is not None and entry.kind is not Kind.GROUP for entry in entries)

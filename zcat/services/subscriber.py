@@ -17,7 +17,7 @@ from typing import Any, TypeVar
 
 from zcat import __version__
 from zcat.config import SubscriberConfig
-from zcat.errors import Closed, RootContested, RootNotFollowed, RootUnknown, Timeout
+from zcat.errors import Closed, RootContested, RootNotFollowed, RootUnknown, Timeout, Unavailable
 from zcat.logs import kv
 from zcat.model.dataset import DatasetInfo, Entry
 from zcat.names import OWNER_HEX_SHOWN, parse_root, shown
@@ -184,7 +184,7 @@ class Subscriber:
             timeout_s: how long to wait for it.
 
         Raises:
-            RootUnknown: no broker lists it in that time.
+            RootUnknown: no broker lists it in that time. Unavailable: none answers, or its publisher is away.
             RootContested: several publishers claim it, and no owner was named.
             Timeout: it is listed, and its publisher does not answer. It is followed all the same.
         """
@@ -203,10 +203,8 @@ class Subscriber:
             self._loop.post(lambda: self._unwant(found))
             if isinstance(error, RootUnknown):
                 raise
-            if self._broker.in_use is None:
-                raise RootUnknown(f"no broker answered where root {shown(root)} is") from None
             state = self._resolve(name, owner).state
-            raise RootUnknown(f"brokers call root {shown(root)} {state!r}: its publisher is away") from None
+            raise Unavailable(f"brokers call root {shown(root)} {state!r}: its publisher is away") from None
         is_saved = subscription.has_catalogue and subscription.listed is None  # of a former run, and maybe offline
         wait_s = max(0.0, deadline_s - Loop.now_s())
         try:
@@ -381,7 +379,7 @@ class Subscriber:
                 self._wanted.append((name, owner, found, is_standing))
             else:
                 found.set_exception(error)
-        except RootUnknown:
+        except (RootUnknown, Unavailable):
             self._wanted.append((name, owner, found, is_standing))  # it may be about to be listed
         else:
             if listed.state not in HERE:

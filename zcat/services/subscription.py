@@ -171,7 +171,7 @@ class Subscription:
         return list(self._follower.catalogue.values())  # one step for the interpreter: the loop may change it
 
     def __len__(self) -> int:
-        return len(self._follower.catalogue)
+        return self._follower.datasets_count
 
     def info(self, path: str, wait_s: float) -> DatasetInfo:
         """Ask the origin about a dataset.
