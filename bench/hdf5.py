@@ -30,7 +30,7 @@ import numpy as np
 import zcat
 from bench import datasets, report
 from bench.processes import end
-from bench.replicate import fetch_zcat, started
+from bench.replicate import started, time_fetch
 from zcat.config import BrokerConfig, PublisherConfig
 from zcat.limits import GIB
 from zcat.net.memory import keep_freed_memory
@@ -284,7 +284,10 @@ class Bench:
         shutil.rmtree(state)
 
     def _fetch(self, rows: Rows, brokers: tuple[str, ...], row: str, name: str) -> None:
-        took_s, _ = self._in_process(fetch_zcat, brokers, self.paths[name])
+        cache = tempfile.mkdtemp(dir=self._room)
+        with ExitStack() as opened:
+            took_s, _ = time_fetch(opened, brokers, cache, self.paths[name])
+        shutil.rmtree(cache)
         self._add_rate(rows, row, took_s)
 
     def _in_process(self, function: Callable[..., None], brokers: tuple[str, ...], path: str) -> Any:

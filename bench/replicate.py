@@ -131,7 +131,7 @@ def serve_zcat(pipe: Connection, folder: str, state: str) -> None:
 
 
 def fetch_zcat(pipe: Connection, brokers: tuple[str, ...], cache: str, path: str) -> None:
-    """Bring a dataset into an empty cache; send the seconds and the memory that it took."""
+    """Bring a dataset into an empty cache, when told to; send the seconds and the memory that it took."""
     from zcat.services.subscriber import Subscriber
 
     subscriber = Subscriber(SubscriberConfig(brokers=brokers, cache=cache, reserve_bytes=0))
@@ -146,6 +146,15 @@ def fetch_zcat(pipe: Connection, brokers: tuple[str, ...], cache: str, path: str
     assert subscriber.on_version("bench", path, lambda dataset: dataset.complete)
     pipe.send((took_s, peak_bytes()))
     subscriber.close()
+
+
+def time_fetch(opened: ExitStack, brokers: tuple[str, ...], cache: str, path: str) -> tuple[float, int]:
+    """Bring a dataset into the empty cache of a subscriber of its own; give the seconds and the memory it took."""
+    pipe = started(opened, fetch_zcat, brokers, cache, path)
+    assert pipe.recv() == "ready"
+    memory.touch()  # here, since it would count as the subscriber's there
+    pipe.send("go")
+    return pipe.recv()
 
 
 def peak_bytes() -> int:
@@ -167,11 +176,7 @@ class Zcat:
         """Copy once; give bytes per second."""
         cache = tempfile.mkdtemp(dir=self._room)
         with ExitStack() as opened:
-            pipe = started(opened, fetch_zcat, self._brokers, cache, self._path.name)
-            assert pipe.recv() == "ready"
-            memory.touch()  # here, since it would count as the subscriber's there
-            pipe.send("go")
-            took_s, memory_bytes = pipe.recv()
+            took_s, memory_bytes = time_fetch(opened, self._brokers, cache, self._path.name)
         shutil.rmtree(cache)
         self.subscriber_bytes = max(self.subscriber_bytes, memory_bytes)
         return self._total / took_s
