@@ -10,6 +10,7 @@ from network import Network, eventually, read, write_array
 
 from zcat.errors import VerbUnknown
 from zcat.protocol.compare_messages import Compare
+from zcat.services import adopting
 from zcat.services.root_origin import RootOrigin
 
 SHAPE, CHUNKS = (320, 400), (40, 400)
@@ -117,6 +118,22 @@ def test_what_is_cut_in_another_way_is_not_compared(network, folder):
     write(folder, changed=[0], chunks=(80, 400))
 
     assert see(subscriber, changed=[0]) == (COUNT // 2, 0)
+
+
+def test_a_dataset_of_which_nothing_is_as_before_is_not_compared_to_its_end(network, folder, monkeypatch):
+    monkeypatch.setattr(adopting, "IN_VAIN_MAX", 4)
+    asked, real = [], RootOrigin.admit
+    monkeypatch.setattr(RootOrigin, "admit", lambda self, message: (asked.append(message), real(self, message)))
+    all_of_them = range(COUNT)
+    chunk_bytes = content().nbytes // COUNT
+    subscriber = follower(network, window_bytes=2 * chunk_bytes)
+    see(subscriber)
+
+    write(folder, changed=all_of_them)
+
+    assert see(subscriber, changed=all_of_them) == (COUNT, 0)
+    compared = [message.chunks for message in asked if isinstance(message, Compare)]
+    assert 4 <= sum(map(len, compared)) < COUNT
 
 
 def test_an_origin_that_does_not_know_the_question_sends_the_chunks(network, folder, monkeypatch):

@@ -6,6 +6,7 @@ what changed, and a question.
 """
 
 import logging
+import weakref
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from functools import partial
@@ -18,6 +19,9 @@ from zcat.protocol.wanted import Origin
 from zcat.services.readers import Fetch, Target
 from zcat.services.workers import LoopWorkers, Outcome
 from zcat.storage.cached_dataset import CachedDataset
+
+IN_VAIN_MAX = 64
+"""Chunks that were compared, one after the other, and were all others than before."""
 
 log = logging.getLogger(__name__)
 
@@ -47,6 +51,7 @@ class Adopter:
         self._workers = workers
         self._origins = origins
         self._without: set[Origin] = set()
+        self._in_vain: weakref.WeakKeyDictionary[CachedDataset, int] = weakref.WeakKeyDictionary()
         self.chunks_count = 0
         self.chunks_bytes = 0
 
@@ -100,7 +105,15 @@ class Adopter:
             then()  # whoever fetches the chunks hears why, if that is no better
             return
         same = {nchunk: held[nchunk] for nchunk in reply.same if nchunk in held}
+        self._count_in_vain(fetch.target, 0 if same else len(held))
         self._workers.do(partial(self._adopt, fetch.target, former, same, then))
+
+    def _count_in_vain(self, target: Target, count: int) -> None:
+        """Ask no more if nothing seems to be as before: each question has the origin read what it is about."""
+        assert target.cached is not None
+        self._in_vain[target.cached] = self._in_vain.get(target.cached, 0) + count if count else 0
+        if self._in_vain[target.cached] >= IN_VAIN_MAX:
+            target.cached.former = None
 
     def _adopt(self, target: Target, former: CachedDataset, same: _Held, then: Then) -> Outcome:
         """Copy chunks, in a thread; whatever becomes of that, the rest is fetched."""
