@@ -14,13 +14,14 @@ import pytest
 from network import Network, eventually, fetched, read, write_array, write_file
 
 from zcat.config import HttpConfig
-from zcat.errors import Busy, DatasetUnknown, RootNotFollowed, Stale, Unavailable
+from zcat.errors import Busy, DatasetUnknown, RootNotFollowed, Stale, StorageFailed, Unavailable
 from zcat.http.app import make_app
 from zcat.http.passing import WorkerApp, answer_passed
 from zcat.http.server import HttpServer, bound
 from zcat.limits import KIB
 from zcat.model.reduction import parse_fit
 from zcat.model.selection import key_of_text, parse_key
+from zcat.services import worker_reads
 from zcat.services.board import Board
 from zcat.services.dataset import ReadLimits
 from zcat.services.preview import PreviewAsk, PreviewLimits, plan_preview, read_preview
@@ -158,6 +159,25 @@ def test_chunks_that_are_evicted_are_fetched_again(tmp_path, folder):
         assert fetched(staff.subscriber) > 64
     finally:
         staff.close()
+
+
+def test_what_was_brought_for_a_worker_stays_until_it_was_passed_on(staff, monkeypatch):
+    def refuse(*_):
+        raise StorageFailed("no descriptor is left")
+
+    monkeypatch.setattr(worker_reads, "SharedDataset", refuse)
+    staff.begin()
+    real = staff.desk._gathered
+
+    def gathered(route, id, bringing):
+        bringing.target.cached.evict(1 << 30)  # as when others need the room just now
+        return real(route, id, bringing)
+
+    monkeypatch.setattr(staff.desk, "_gathered", gathered)
+    np.testing.assert_array_equal(read(staff.worker(), "sst", "x.b2nd"), content(0))
+    cached = staff.subscriber.on_version("sst", "x.b2nd", lambda dataset: dataset._target.cached)
+    cached.evict(1 << 30)
+    assert len(cached.missing(np.arange(NCHUNKS))) == NCHUNKS  # nobody holds on to any of them
 
 
 def test_a_file_that_the_cache_made_anew_is_found_again(staff):

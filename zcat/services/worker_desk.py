@@ -4,12 +4,13 @@ A ROUTER on the subscriber's loop. What may wait, for a disk or for an origin, i
 come by the subscriber's own fetcher, so that each is fetched once whoever waits for it.
 """
 
+import contextlib
 import logging
 import threading
 from collections import OrderedDict, deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 
 import numpy as np
@@ -66,6 +67,13 @@ class _Bringing:
     wanted: list[int]
     fetch: Fetch[Loose] | Fetch[None]
     until_s: float
+    held: contextlib.ExitStack = field(default_factory=contextlib.ExitStack)
+    """Keeps the chunks in the cache until they were read out of it."""
+
+    def abandon(self) -> None:
+        """Nobody waits any more."""
+        self.fetch.abandon()
+        self.held.close()
 
 
 class WorkerDesk:
@@ -117,7 +125,7 @@ class WorkerDesk:
         self._loop.unregister(self._socket)
         self._socket.close(linger=0)
         for bringing in self._bringing.values():
-            bringing.fetch.abandon()
+            bringing.abandon()
 
     def _changed(self, key: tuple[str, str] | None) -> None:
         self._board.changed(ROOTS_CELL if key is None else cell_of(*key))
@@ -129,7 +137,7 @@ class WorkerDesk:
         self._loop.call_at(now_s + _TICK_S, self._tick)
         for name, bringing in list(self._bringing.items()):
             if now_s > bringing.until_s:  # of a worker that died: the others give up by themselves
-                self._bringing.pop(name).fetch.abandon()
+                self._bringing.pop(name).abandon()
 
     def _receive(self, parts: Parts) -> None:
         route, rest = envelope.split(parts)
@@ -145,7 +153,7 @@ class WorkerDesk:
             case Abandon():
                 bringing = self._bringing.pop((bytes(route[0]), id), None)
                 if bringing is not None:
-                    bringing.fetch.abandon()
+                    bringing.abandon()
             case Used():
                 self._do(route, id, partial(self._used, message))
             case Sizes():
@@ -182,9 +190,11 @@ class WorkerDesk:
         answer, cached = bringing.fetch.answer, bringing.target.cached
         error = Closed("the subscriber was closed") if answer.cancelled() else answer.exception()
         if error is not None:
+            bringing.held.close()
             code, text = (error.code, error.message) if isinstance(error, ZcatError) else ("failed", str(error))
             self._reply(route, id, Failed(code, text))
         elif not answer.result() and cached is not None and cached.number == bringing.asked.number:
+            bringing.held.close()  # the worker has locked the slots
             self._reply(route, id, Brought())
         else:
             self._do(route, id, partial(self._gathered, route, id, bringing))
@@ -235,8 +245,12 @@ class WorkerDesk:
                 missing = [nchunk for nchunk in missing if cached.chunk(nchunk) is None]
         if not missing and cached is not None and cached.number == asked.number:
             return Brought()
-        fetch = self._fetcher.begin(target, missing, asked.bulk)
-        self._await(route, id, _Bringing(target, asked, wanted, fetch, Loop.now_s() + self._give_up_s))
+        with contextlib.ExitStack() as holding:
+            if cached is not None:
+                holding.enter_context(cached.reading(wanted))
+            fetch = self._fetcher.begin(target, missing, asked.bulk)
+            until_s = Loop.now_s() + self._give_up_s
+            self._await(route, id, _Bringing(target, asked, wanted, fetch, until_s, holding.pop_all()))
         return None
 
     def _bring_parts(self, route: list[Part], id: int, asked: BringParts) -> None:
@@ -261,7 +275,7 @@ class WorkerDesk:
         loose, cached = dict(bringing.fetch.answer.result() or {}), bringing.target.cached
         rest = [nchunk for nchunk in bringing.wanted if nchunk not in loose]
         if cached is not None:
-            with cached.reading(rest):
+            with bringing.held, cached.reading(rest):
                 views = ((nchunk, cached.chunk(nchunk)) for nchunk in rest)
                 loose |= {nchunk: bytes(view) for nchunk, view in views if view is not None}
         numbers = list(loose)
