@@ -1,7 +1,9 @@
 """Brokers, publishers and subscribers as real processes, each by the command that people use."""
 
+import contextlib
 import json
 import os
+import random
 import signal
 import socket
 import subprocess
@@ -27,6 +29,7 @@ from zcat.protocol.pages import unpaged
 T = TypeVar("T")
 
 READY_S = 60.0
+PORTS = (20_000, 32_000)
 PATIENCE_S = 60.0
 """How long anything may take that has no figure of its own, on a machine that is busy with something else."""
 LOOK_S = 0.02
@@ -278,10 +281,12 @@ def limited(name: str, value: int) -> tuple[str, ...]:
 
 
 def free_port() -> int:
-    """A port that nobody has at the moment, and that the system gives to nobody else soon."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
+    """A port that nobody has, below those that the system gives to whoever connects or does not care."""
+    while True:
+        port = random.randrange(*PORTS)
+        with socket.socket() as probe, contextlib.suppress(OSError):
+            probe.bind(("127.0.0.1", port))
+            return port
 
 
 def eventually(
