@@ -19,6 +19,7 @@ from zcat.storage.chunk_gate import digest
 from zcat.storage.decoded_blocks import DecodedBlocks, KeptBlocks
 from zcat.storage.disk_budget import DiskLimits
 from zcat.storage.reading import ChunkAbsent, read_points, read_selection
+from zcat.storage.shared_dataset import SharedDataset
 
 AMPLE = DiskLimits(1 << 30, 0, 0)
 ARRAY = (np.random.default_rng(0).integers(0, 90, (300, 200)).cumsum() % 100_000).astype("<i4").reshape(300, 200)
@@ -218,6 +219,28 @@ def test_chunks_that_were_there_in_part_are_absent_in_the_next_run(tmp_path, is_
         dataset.store_part(1, part(1, [20]))
         assert np.flatnonzero(dataset.blocks_there(1)).tolist() == [20]
         assert np.array_equal(box(dataset, range(250, 260)), ARRAY[250:260])
+
+
+def test_what_this_run_found_right_stays_so_when_its_files_are_opened_again(cache):
+    """Another process may be reading it just then."""
+    dataset = opened(cache)
+    SAMPLE.stored_in(dataset, [2])
+    dataset.store_part(0, part(0, [1]))
+    dataset.store_part(1, part(1, range(15)))
+    cache._recent.clear()
+    reader = SharedDataset(dataset.lineage.folder, SAMPLE.info)
+    del dataset
+    assert not len(cache._open)
+
+    with reader.reading([0, 1, 2]):
+        again = opened(cache)
+        assert bytes(reader.chunk(2)) == SAMPLE.chunks[2]
+        assert np.array_equal(box(reader, range(130, 140), range(50)), ARRAY[130:140, :50])
+        assert np.array_equal(box(reader, range(10), range(50, 100)), ARRAY[:10, 50:100])
+    assert again.missing([0, 1, 2]) == [0, 1]
+    assert np.flatnonzero(again.blocks_there(1)).tolist() == list(range(15))
+    again.store_part(1, part(1, range(15, NBLOCKS), vouch=True))
+    assert again.missing([1]) == []
 
 
 def test_parts_count_in_the_quota_and_are_evicted(tmp_path):

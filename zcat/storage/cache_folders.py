@@ -49,6 +49,8 @@ class Lineage:
     """When it was last of use: since 1970-01-01 UTC. Only the order counts."""
     known_at_ns: int
     """When its info was written; the largest of a dataset's lineages is the one of today."""
+    was_open: bool = False
+    """In this run: what it says was looked at, and others may be reading what was found right."""
 
     @property
     def dataset_folder(self) -> str:

@@ -66,12 +66,13 @@ class CachedDataset:
             is_new = not self._path.exists()
             self._frame = self._create_frame() if is_new else SlottedFrame.open(self._path)
             opened.callback(self._frame.close)
-            self._presence = Presence(Path(lineage.folder, PRESENCE), nchunks)
+            self._presence = Presence(Path(lineage.folder, PRESENCE), nchunks, lineage.was_open)
             opened.callback(self._presence.close)
             self._digests = Digests(Path(lineage.folder, DIGESTS), nchunks + 1)
             opened.callback(self._digests.close)
             self._check_frame(is_new)
-            self._drop_partial()
+            if not lineage.was_open:  # else a worker may be reading what we would drop
+                self._drop_partial()
             self._partial = self._open_partial()
             if self._partial is not None:
                 opened.callback(self._partial.close)
@@ -80,8 +81,9 @@ class CachedDataset:
         self._whole_count = self._presence.count_whole()
         self._pins = Pins(nchunks)
         self._handles = threading.local()
-        if nchunks and self._presence[0] < WHOLE:
+        if nchunks and self._presence[0] < WHOLE and not lineage.was_open:
             self._frame.punch(range(1))  # a killed process may have left anything there, and Blosc2 looks at it
+        lineage.was_open = True
 
     def close(self) -> None:
         """Let go of all files. A second call does nothing; other calls raise `Closed` from now on."""

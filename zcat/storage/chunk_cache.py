@@ -112,6 +112,10 @@ class ChunkCache:
         finally:
             self._budget.release(claimed)
 
+    def held(self, root: str, owner: str, info: DatasetInfo) -> CachedDataset | None:
+        """Give what `dataset` would, if it is open: then nothing has to be waited for."""
+        return self._open.get((root, owner, info.entry.path, info.entry.lineage, info.geometry, info.compression))
+
     def saved(self, root: str, owner: str, path: str) -> DatasetInfo | None:
         """Return the latest version known of a dataset, None if nothing of it is cached.
 
@@ -194,13 +198,15 @@ class ChunkCache:
         info = cache_folders.read_info(latest.folder) if latest is not None else None
         if latest is None or info is None or info.geometry.chunksize != dataset.info.geometry.chunksize:
             return None
-        its_key = (*key[:2], info.entry.path, info.entry.lineage, info.geometry, info.compression)
-        try:
-            former = self._open.get(its_key) or self._open_files(latest, info)
-        except (BadContent, StorageFailed) as error:
-            log.debug("no former lineage folder=%s reason=%s", latest.folder, error)
-            return None
-        self._open[its_key] = former
+        former = next((one for one in self._open.values() if one.lineage is latest), None)
+        if former is None:
+            try:
+                former = self._open_files(latest, info)
+            except (BadContent, StorageFailed) as error:
+                log.debug("no former lineage folder=%s reason=%s", latest.folder, error)
+                return None
+            place = info.entry.path, info.entry.lineage, info.geometry, info.compression
+            self._open[*key[:2], *place] = former
         former.former = None  # nobody reads it any more but to compare
         return former
 

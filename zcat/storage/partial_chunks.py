@@ -48,7 +48,7 @@ class PartialChunks:
     """
 
     def __init__(self, folder: Path, frame: SlottedFrame, presence: Presence, geometry: Geometry) -> None:
-        """Take the dataset's files; that of bits is opened when a first block is stored."""
+        """Take the dataset's files; that of bits is opened when a first block is stored or looked for."""
         assert geometry.array is not None
         self._path = folder / BLOCKS
         self._frame = frame
@@ -69,7 +69,7 @@ class PartialChunks:
         """Say of each block of a chunk whether it is there; of one that is not `PARTIAL`, none."""
         if self._presence[nchunk] != PARTIAL:
             return np.zeros(self._nblocks, np.bool_)
-        return read_record(self._fd, self._nblocks, nchunk)
+        return read_record(self._opened(), self._nblocks, nchunk)
 
     def nbytes(self, nchunk: int) -> int:
         """Return about how many bytes are there of a chunk."""
@@ -95,8 +95,6 @@ class PartialChunks:
         if there.any() and bytes(self._frame.slot_view(nchunk, 0, len(head))) != head:
             self.doubt(nchunk)
             raise BadChunk(f"chunk {nchunk}: its head is another one than before")
-        if self._fd < 0:
-            self._fd = open_records(self._path, self._nchunks * self._record_bytes)
         if not there.any():
             self._write_record(nchunk, there)
             self._frame.write_part(nchunk, 0, head)
@@ -122,5 +120,10 @@ class PartialChunks:
     def _layout(self, nchunk: int) -> BlockLayout:
         return BlockLayout.read(self._frame.chunk_view(nchunk))
 
+    def _opened(self) -> int:
+        if self._fd < 0:
+            self._fd = open_records(self._path, self._nchunks * self._record_bytes)
+        return self._fd
+
     def _write_record(self, nchunk: int, there: Bits) -> None:
-        pwrite_all(self._fd, np.packbits(there).tobytes(), nchunk * self._record_bytes)
+        pwrite_all(self._opened(), np.packbits(there).tobytes(), nchunk * self._record_bytes)

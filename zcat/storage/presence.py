@@ -34,8 +34,8 @@ class Presence:
     Any thread may read; whoever marks a chunk holds the dataset's write lock.
     """
 
-    def __init__(self, path: Path, nchunks: int) -> None:
-        """Open the file, or create it with all chunks absent. Nothing is `VERIFIED` afterwards.
+    def __init__(self, path: Path, nchunks: int, is_of_this_run: bool = False) -> None:
+        """Open the file, or create it with all chunks absent. Nothing of a former run is `VERIFIED` afterwards.
 
         Raises:
             StorageFailed: the disk is full or failed.
@@ -47,7 +47,7 @@ class Presence:
             # Read through a map, write by pwrite: a store into a map that finds the disk full is no error but
             # SIGBUS. On tmpfs even a load from a hole is, therefore this file is not sparse.
             self._states = np.frombuffer(mmap.mmap(self._fd, nchunks, prot=mmap.PROT_READ), np.uint8)
-        if (self._states == VERIFIED).any():
+        if not is_of_this_run and (self._states == VERIFIED).any():
             pwrite_all(self._fd, np.minimum(self._states, WHOLE).tobytes(), 0)
 
     def close(self) -> None:
