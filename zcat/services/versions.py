@@ -70,14 +70,18 @@ class Versions:
 
         Raises:
             DatasetUnknown: there is nothing to read.
-            NotAtHand: somebody would have to be asked.
+            NotAtHand: somebody would have to be asked, or files to be opened.
         """
         entry = subscription.entry(path)
         place = subscription.key, path
         info = self._infos.get(place)
         if info is None or info.entry.lineage != entry.lineage or self._gone.get(place) == entry.lineage:
             raise NotAtHand
-        return self.target(DatasetKey(subscription.root, subscription.owner, path, entry.lineage), info)
+        key = DatasetKey(subscription.root, subscription.owner, path, entry.lineage)
+        cached = self._cache.held(key.root, key.owner, info)
+        if cached is None:
+            raise NotAtHand
+        return Target(key, info, cached)
 
     def is_as_listed(self, target: Target, subscription: Subscription) -> bool:
         """Say whether a version is the one that the catalogue names, and so the newest until that changes."""
