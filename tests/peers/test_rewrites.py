@@ -2,13 +2,14 @@
 
 import os
 import shutil
+import threading
 
 import blosc2
 import numpy as np
 import pytest
 from network import Network, eventually, read, write_array
 
-from zcat.errors import VerbUnknown
+from zcat.errors import Closed, VerbUnknown
 from zcat.protocol.compare_messages import Compare
 from zcat.services import adopting
 from zcat.services.root_origin import RootOrigin
@@ -134,6 +135,27 @@ def test_a_dataset_of_which_nothing_is_as_before_is_not_compared_to_its_end(netw
     assert see(subscriber, changed=all_of_them) == (COUNT, 0)
     compared = [message.chunks for message in asked if isinstance(message, Compare)]
     assert 4 <= sum(map(len, compared)) < COUNT
+
+
+def test_who_waits_for_a_comparison_hears_that_the_subscriber_is_closed(network, folder, monkeypatch):
+    is_asked, go_on, real = threading.Event(), threading.Event(), RootOrigin._compare
+
+    def compare(self, message):
+        is_asked.set()
+        go_on.wait(20)
+        return real(self, message)
+
+    monkeypatch.setattr(RootOrigin, "_compare", compare)
+    subscriber = follower(network)
+    see(subscriber)
+    write(folder, changed=[1])
+    eventually(lambda: subscriber.on_version("sst", "x.b2nd", lambda dataset: not dataset.complete))
+    reading = network.in_background(lambda: read(subscriber, "sst", "x.b2nd", ()))
+    assert is_asked.wait(20)
+    subscriber.close()
+    with pytest.raises(Closed):
+        reading.result(10)
+    go_on.set()
 
 
 def test_an_origin_that_does_not_know_the_question_sends_the_chunks(network, folder, monkeypatch):

@@ -51,6 +51,7 @@ class Adopter:
         self._workers = workers
         self._origins = origins
         self._without: set[Origin] = set()
+        self._waiting: set[Fetch[Any]] = set()
         self._in_vain: weakref.WeakKeyDictionary[CachedDataset, int] = weakref.WeakKeyDictionary()
         self.chunks_count = 0
         self.chunks_bytes = 0
@@ -67,8 +68,17 @@ class Adopter:
         former = cached.former if cached is not None else None
         if former is None or not missing or fetch.target.key.origin in self._without:
             return False
-        self._workers.do(partial(self._look, fetch, former, missing[:CHUNKS_PER_REQUEST_MAX], then))
+        self._waiting.add(fetch)
+        done = partial(self._done, fetch, then)
+        self._workers.do(partial(self._look, fetch, former, missing[:CHUNKS_PER_REQUEST_MAX], done))
         return True
+
+    def close(self) -> None:
+        """Fail all who wait; no thread of the workers, nor the loop, is at work any more."""
+        for fetch in self._waiting:
+            if not fetch.answer.done():
+                fetch.answer.set_exception(Closed("the subscriber was closed"))
+        self._waiting.clear()
 
     def moved(self, origin: Origin) -> None:
         """An origin restarted; it may be of another version now."""
@@ -95,7 +105,8 @@ class Adopter:
         self, fetch: Fetch[Any], former: CachedDataset, held: _Held, then: Then, answer: "Future[Any]"
     ) -> None:
         error = answer.exception()
-        if isinstance(error, Closed):
+        if isinstance(error, Closed):  # or no longer followed
+            self._waiting.discard(fetch)
             fetch.answer.set_exception(error)
             return
         if isinstance(error, VerbUnknown):
@@ -130,6 +141,10 @@ class Adopter:
         except Exception:  # the top of this thread; who waits would wait until the end
             log.exception("bug in=adopt")
         return partial(self._adopted, adopted, nbytes, then)
+
+    def _done(self, fetch: Fetch[Any], then: Then) -> None:
+        self._waiting.discard(fetch)
+        then()
 
     def _adopted(self, count: int, nbytes: int, then: Then) -> None:
         self.chunks_count += count

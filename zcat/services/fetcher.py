@@ -142,6 +142,7 @@ class Fetcher:
         """Fail all readers. The loop has stopped, or stops after this."""
         self._readers.cancel()
         self._workers.close()
+        self.adopter.close()
 
     @property
     def peer_counters(self) -> PeerCounters:

@@ -37,7 +37,8 @@ from zcat.storage.root import Chunk, Looked, Root
 RETRY_S = 2.0
 """After the root could not be looked at."""
 COMPARED_BYTES_MAX = 64 * MIB
-"""So much is read for one `Compare`; what comes after it is not looked at."""
+COMPARED_S = 0.5
+"""So much is read for one `Compare`, and for so long; what comes after it is not looked at."""
 
 log = logging.getLogger(__name__)
 
@@ -148,13 +149,13 @@ class RootOrigin:
 
     def _compare(self, message: Compare) -> Compared:
         same: list[int] = []
-        nbytes = 0
+        nbytes, until_s = 0, self._loop.now_s() + COMPARED_S
         for place, nchunk in enumerate(message.chunks):
             chunk = self._root.chunk(message.path, message.lineage, nchunk)
             if chunk.digest == message.digest(place):
                 same.append(nchunk)
             nbytes += len(chunk.data)
-            if nbytes >= COMPARED_BYTES_MAX:
+            if nbytes >= COMPARED_BYTES_MAX or self._loop.now_s() >= until_s:
                 break
         return Compared(message.lineage, tuple(same))
 
