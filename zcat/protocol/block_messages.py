@@ -6,9 +6,8 @@ from typing import ClassVar
 
 from zcat.errors import BadMessage
 from zcat.limits import BLOCKS_PER_REQUEST_MAX, CHUNKS_PER_REQUEST_MAX
-from zcat.protocol.codec import Buffer, also_check
+from zcat.protocol.codec import DIGEST_BYTES, Buffer, also_check
 
-DIGEST_BYTES = 32
 _FRAMES = 2
 
 

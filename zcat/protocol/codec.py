@@ -26,6 +26,8 @@ Buffer = bytes | memoryview
 Reader = Callable[[Any, str], Any]
 
 LINEAGE_HEX_LENGTH = 32
+DIGEST_BYTES = 32
+"""blake3-256."""
 HOST_MARK_LENGTH_MAX = 64
 _PLAIN = frozenset([type(None), bool, int, float, str, bytes])
 _HEX = frozenset("0123456789abcdef")

@@ -5,9 +5,7 @@ from typing import ClassVar
 
 from zcat.errors import BadMessage
 from zcat.limits import CHUNKS_PER_REQUEST_MAX
-from zcat.protocol.codec import Buffer, also_check
-
-DIGEST_BYTES = 32
+from zcat.protocol.codec import DIGEST_BYTES, Buffer, also_check
 
 
 @dataclass(frozen=True, slots=True)

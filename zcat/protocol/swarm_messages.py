@@ -6,9 +6,7 @@ from typing import ClassVar
 from zcat.errors import BadMessage
 from zcat.limits import CHUNKS_PER_REQUEST_MAX, HELD_CHUNKS_MAX, HOLDERS_MAX
 from zcat.names import check_endpoint
-from zcat.protocol.codec import also_check, check_lineage
-
-DIGEST_BYTES = 32
+from zcat.protocol.codec import DIGEST_BYTES, also_check, check_lineage
 
 
 @dataclass(frozen=True, slots=True)
