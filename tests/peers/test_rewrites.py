@@ -7,7 +7,7 @@ import threading
 import blosc2
 import numpy as np
 import pytest
-from network import Network, eventually, read, write_array
+from network import eventually, read, write_array
 
 from zcat.errors import Closed, VerbUnknown
 from zcat.protocol.compare_messages import Compare
@@ -49,13 +49,9 @@ def folder(tmp_path):
     return made
 
 
-@pytest.fixture
-def network(tmp_path, folder):
-    made = Network(tmp_path)
-    made.broker()
-    made.publisher("sst", folder)
-    yield made
-    made.close()
+@pytest.fixture(autouse=True)
+def published(network, folder):
+    network.publisher("sst", folder)
 
 
 def follower(network, **changes):
